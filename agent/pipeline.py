@@ -4,7 +4,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .ahead import Ahead
 from .decide import ControlSettings, Requests, Rules
 from .decisions import Decisions
 from .estimate import Answer, EnergyUncertainty, FrameServer, rows_of
@@ -118,7 +118,7 @@ class Pipeline:
         self._stops: dict[str, Mapping[str, Any]] = {}
         """Stops of watched runs for which the agent's runs are still open; empty if they did not arrive."""
         self._waiting_frames: list[Frame] = []
-        self._network = ThreadPoolExecutor(1, "xas-agent network")
+        self._network = Ahead("xas-agent network")
         self._estimating: deque[tuple[Callable[[], list[Answer]], bool]] = deque()
         """What returns the answers of the batches that are not published yet, and whether these come in pages."""
         self._max_batch = max_batch
@@ -277,7 +277,7 @@ class Pipeline:
         self._take(item for item in outcomes if (item.doc if isinstance(item, RunDocument) else not handed_on))
         self._serve_waiting()
         self._commit()
-        self._network.shutdown()
+        self._network.close()
         self._requests.close(hurried=self._abandoned.is_set())
         self.decisions.publish_statuses()
         self._left_out.report(idle=True)
@@ -321,8 +321,10 @@ class Pipeline:
         """Serve the frames that wait.
 
         The network works on one batch while the next is aligned and the one before is published and, if ``more``
-        frames come, while these are read. With rules it does not, since decisions come between the frames.
+        frames come, while these are read. With rules it does not, since decisions come between the frames; nor with
+        decisions to send, since the progress that is reported before has the state of all aligned frames.
         """
+        undecided = self._rules.are_none and not self._requests.proposed
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
             began, paged, left = time.monotonic(), come_in_pages(frames, self._pages), len(frames)
@@ -331,8 +333,9 @@ class Pipeline:
                     self.unanswered += left
                     break
                 left -= len(answers)
-                ahead = self._rules.are_none and len(answers) >= _FEWEST_AHEAD
-                self._estimating.append((self._estimated(answers, ahead=ahead), paged))
+                ahead = undecided and len(answers) >= _FEWEST_AHEAD
+                estimate = partial(self._serve.estimated, answers)
+                self._estimating.append((self._network(estimate) if ahead else estimate, paged))
                 while len(self._estimating) > ahead:
                     self._publish_next()
             self._serving_s += time.monotonic() - began
@@ -342,14 +345,6 @@ class Pipeline:
         while self._estimating and not more:
             self._publish_next()
         self._serving_s += time.monotonic() - began
-
-    def _estimated(self, answers: list[Answer], *, ahead: bool) -> Callable[[], list[Answer]]:
-        """Return what gives the answers with estimates; ``ahead``: the network's thread begins with them."""
-        estimate = partial(self._serve.estimated, answers)
-        try:
-            return self._network.submit(estimate).result if ahead else estimate
-        except RuntimeError:  # the interpreter ends, and takes no work for other threads
-            return estimate
 
     def _publish_next(self) -> None:
         """Publish the oldest batch that the network works on."""

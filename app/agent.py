@@ -402,7 +402,8 @@ class XASAgent:
 
         Documents that a slow subscriber has not taken wait in a queue (``serving.subscriber_queue``). If it is full,
         this subscriber loses Events, which are counted and logged. With ``pages``, ``fn`` also takes EventPages, in
-        which ``serving.pages`` publishes frames that come fast; else it receives their Events.
+        which ``serving.pages`` publishes frames that come fast, and whose arrays it cannot change; else it receives
+        their Events.
         """
         return self._subscribers.add(fn, pages=pages)
 
@@ -559,9 +560,8 @@ class XASAgent:
                 failed = True
             self._acknowledge()
             with self._progress:
-                read = len(batch) - self._pipeline.unread
-                self._served += read
-                self._failed += read if failed else 0
+                self._served += len(batch) - (0 if failed else self._pipeline.unread)
+                self._failed += len(batch) if failed else 0  # with those after a failure, which are not read again
                 self._idle = idle
                 self._progress.notify_all()
         try:

@@ -41,6 +41,8 @@ def new_uids(number: int) -> list[str]:
 def page_of(descriptor: str, columns: Mapping[str, Any], first: int, times: Sequence[float]) -> dict[str, Any]:
     """Return an EventPage of N Events with new uids.
 
+    Its arrays cannot be changed: the agent still reads the numbers in them, and so do other subscribers.
+
     Parameters
     ----------
     columns : N values each, by data key; those of numbers are float64 arrays, (N,) or (N, …), the others lists
@@ -52,7 +54,7 @@ def page_of(descriptor: str, columns: Mapping[str, Any], first: int, times: Sequ
         "uid": new_uids(len(times)),
         "time": [*times],
         "seq_num": [*range(first, first + len(times))],
-        "data": {**columns},
+        "data": {key: _read_only(column) for key, column in columns.items()},
         "timestamps": dict.fromkeys(columns, stamps),
         "filled": {},
     }
@@ -71,6 +73,13 @@ def events_of(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "filled": {},
             "descriptor": page["descriptor"],
         }
+
+
+def _read_only(column: Any) -> Any:
+    if isinstance(column, np.ndarray):
+        column = column.view()
+        column.flags.writeable = False
+    return column
 
 
 def _values(column: Any) -> Any:

@@ -124,8 +124,9 @@ class Book:
         a call would return the same Events.
         """
         descriptor, waits, run = documents[0].doc["descriptor"], self._deadlines, stream.run
-        expected, now, gap_s = stream.order.ready + 1, waits.now, run.longest_gap_s
+        expected, now = stream.order.ready + 1, waits.now
         last_at = now if run.last_at is None else run.last_at
+        gap_s = max(run.longest_gap_s, now - last_at)  # if other runs' documents came later than these
         for name, doc, at, _ in documents:
             if name != "event" or type(doc) is not dict:
                 break

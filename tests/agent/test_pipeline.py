@@ -30,6 +30,7 @@ from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
+from xas_agent.agent.types import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.estimates import Estimates
 from xas_agent.agent.types.frame import Document, Received
@@ -721,6 +722,31 @@ def test_frames_published_together_are_those_published_one_by_one(kind, relative
     assert bool(together.named("event_page")) == (pages == "always")
 
 
+def test_what_a_subscriber_does_to_a_page_changes_no_judgement(monkeypatch: pytest.MonkeyPatch):
+    judged: list[tuple[float, float]] = []
+    monkeypatch.setattr(
+        Pipeline,
+        "_judge",
+        lambda self, answer, frame, estimate, *_: judged.append(
+            (estimate.descriptors["OS"].mean, answer.quantities["edge_step"])
+        ),
+    )
+
+    def change(name: str, doc: dict[str, Any]) -> None:
+        for column in doc["data"].values() if name == "event_page" else ():
+            if isinstance(column, np.ndarray):
+                with pytest.raises(ValueError, match="read-only"):
+                    column += 1000.0
+
+    watched = Watched("Co", 0.1, 0.2, 0.3)
+    for emit in (lambda name, doc: None, change):
+        piped = Piped(HIGH, pages="always")
+        piped.models[:] = [WhiteLineArrays("Co")]
+        piped.pipeline._runs._emit = emit
+        piped.feed(watched.docs[:3], watched.docs[3:])
+    assert judged[3:] == judged[:3] != []
+
+
 def test_frames_that_fail_together_are_published_once(monkeypatch: pytest.MonkeyPatch):
     counts: list[int] = []
     publish = AgentRun.frames
@@ -775,6 +801,25 @@ def test_frames_of_a_flood_are_answered_in_order_while_the_next_are_read(pages):
     assert found["quality"] == expected["quality"]
 
 
+def test_progress_before_a_decision_of_an_earlier_process_has_no_frame_that_is_not_published():
+    def committed(progress: Any) -> None:
+        waiting.append(len(piped.pipeline._estimating))
+        outcomes.append(len(progress.outcomes))
+
+    waiting: list[int] = []
+    outcomes: list[int] = []
+    piped = Piped(controls=ControlSettings(enabled=True), control=Obedient(), committed=committed)
+    piped.models[:] = [WhiteLineArrays("Co")]
+    decision = Decision("an id", "rule", "pause", "because", "run", 100.0, 0.9, (), status="approved")
+    piped.pipeline._requests.take_up(decision, 0.0)
+    piped.feed(Watched("Co", *np.linspace(0.1, 0.9, 300)).stop().docs)
+    assert len(waiting) > 1
+    assert set(waiting) == {0}
+    assert outcomes[0] == 128
+    assert sum(outcomes) == 300
+    piped.settle()
+
+
 def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
     abandoned = threading.Event()
     watched, piped = Watched("Co", *np.linspace(0.1, 0.9, 200)), Piped(abandoned=abandoned)
@@ -785,9 +830,13 @@ def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
     assert piped.pipeline.unanswered >= 100
 
 
-def test_a_flood_is_answered_while_the_interpreter_ends():
+def test_a_flood_is_answered_while_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch):
     watched, piped = Watched("Co", *np.linspace(0.1, 0.9, 200)).stop(), Piped()
     piped.models[:] = [WhiteLineArrays("Co")]
-    piped.pipeline._network.shutdown()  # as ``concurrent.futures`` does then, before the agent's ``close`` is called
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     piped.feed(watched.docs).check()
     assert piped.numbers() == list(range(1, 201))

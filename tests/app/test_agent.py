@@ -420,6 +420,29 @@ def test_what_is_given_up_is_counted():
     assert watching.events("descriptors") == []
 
 
+def test_documents_after_a_failure_are_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    stalled: Any = Stalled()
+    with Watching(models=[stalled], serving={"max_batch": 1}) as watching:
+        pipeline = watching.agent._pipeline
+        for document in recorded()[:3]:
+            watching.agent(*document)
+        assert stalled.reached.wait(WAIT_S)
+        failures = iter([OSError("no space left")])
+        begin = pipeline._serve.batches
+
+        def fail_once(frames: Any, **options: Any) -> Any:
+            if (error := next(failures, None)) is not None:
+                raise error
+            return begin(frames, **options)
+
+        monkeypatch.setattr(pipeline._serve, "batches", fail_once)
+        for document in recorded()[3:]:
+            watching.agent(*document)
+        stalled.released.set()
+        assert watching.agent.wait(WAIT_S)
+        assert watching.agent.unanswered["documents"] == len(recorded()) - 3
+
+
 def test_a_source_that_can_wait_loses_nothing():
     stalled: Any = Stalled()
     with Watching(models=[stalled], serving={"queue": 4}) as watching:

@@ -204,7 +204,8 @@ def _is_link_within(folder: Path, file: Path) -> bool:
     except ValueError:
         return False
     hidden = any(part.startswith(".") for part in parts)  # as the contents of git-annex are
-    return target.is_file() and not hidden and not is_ignored(target.name)
+    alike = target.suffix.lower() == file.suffix.lower()  # else it is read in another way, as a store names it
+    return alike and os.path.isfile(target) and not hidden and not is_ignored(target.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

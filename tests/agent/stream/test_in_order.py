@@ -150,6 +150,18 @@ def test_a_reader_goes_on_from_the_position_of_either():
     assert grouped.points == alone.points != (0, 0)
 
 
+def test_points_that_are_read_together_end_the_silence_of_their_run():
+    (begin, events, _), (others, _, _) = scan(0, 2), scan(1, 1)
+    received = [Received(name, doc, 0.0) for name, doc in [*begin, *events[:3]]]
+    received += [Received(name, doc, 40.0) for name, doc in [*others, *events[3:6]]]  # after so long a silence
+    alone, grouped = FrameReader(FIELDS), FrameReader(FIELDS)
+    for document in received:
+        alone(document)
+    assert [count for count, _ in grouped.read(received)][-1] == 3
+    gaps_s = [reader._book._runs.open["run 0"].longest_gap_s for reader in (alone, grouped)]
+    assert gaps_s == [40.0, 40.0]
+
+
 class Doubling:
     """A stage that doubles I0 of the Events of a stream."""
 

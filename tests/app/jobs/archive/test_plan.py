@@ -51,6 +51,13 @@ def test_a_link_to_a_file_of_the_same_folder_is_that_file(tmp_path):
     assert names(Sources([str(tmp_path / "raw" / "again.dat")])) == ["again.dat"]
 
 
+def test_a_link_that_alone_says_what_its_file_is_is_read(tmp_path):
+    write_table(tmp_path / "a.parquet", 0, 25).rename(file(tmp_path, "store/0f3a"))
+    (tmp_path / "a.parquet").symlink_to("store/0f3a")
+    (piece, *_) = Sources([str(tmp_path)])
+    assert (piece.kind, Path(piece.source).name, piece.stop) == ("rows", "a.parquet", 25)
+
+
 def test_overlapping_sources_give_a_file_once(tmp_path):
     first = file(tmp_path, "day1/a.xdi")
     file(tmp_path, "day1/b.xdi")
