@@ -31,7 +31,8 @@ class FoilSettings(Settings):
     confirmed: int = Field(default=3, ge=1)
     """Number of frames in a row that confirm a jump."""
     forget_s: float = Field(default=3600.0, gt=0)
-    """A new trend begins after a pause this long, s."""
+    """A new trend begins after a pause this long, s. With the foil of the next frame, it begins after a pause as long as
+    the frames of the trend took."""
 
 
 class EnergyCalibration(NamedTuple):
@@ -103,7 +104,8 @@ class FoilTrack:
             expected, expected_sd = lines.before_last().at(times)
             limit = np.maximum(self._settings.jump_ev, _JUMP_SD * np.hypot(expected_sd, sds))
             steady = np.abs(shifts - expected) <= limit
-            steady &= np.abs(times - windows[0][:-1].max(axis=1)) <= self._settings.forget_s
+            first, last = windows[0][:-1].min(axis=1), windows[0][:-1].max(axis=1)
+            steady &= np.abs(times - last) <= np.minimum(self._settings.forget_s, last - first)
         count = len(times) if steady.all() else int(steady.argmin())
         if not count:
             return []
@@ -121,8 +123,7 @@ class FoilTrack:
         shift_ev : shift that the frame's own foil determines, eV; NaN without a foil
         sd_ev : standard deviation of that shift, eV
         """
-        last = max((t for t, *_ in (*self._trend, *self._off_trend)), default=time)
-        if abs(time - last) > self._settings.forget_s:
+        if self._is_over(time, has_foil=not math.isnan(shift_ev)):
             self._trend.clear()
             self._off_trend.clear()
             self._line = None
@@ -144,6 +145,19 @@ class FoilTrack:
         self._off_trend.clear()
         self._line = None
         return self._at(time)
+
+    def _is_over(self, time: float, *, has_foil: bool) -> bool:
+        """Whether the trend says nothing of a frame after so long a pause.
+
+        The error of a slope grows with the distance: over more than the time in which it was measured, it soon exceeds
+        that of the frame's own foil, if it has one.
+        """
+        times = [t for t, *_ in (*self._trend, *self._off_trend)]
+        if not times:
+            return False
+        has_slope = len(self._trend) >= _MIN_SLOPE_FRAMES
+        longest = max(times) - min(times) if has_slope and has_foil else math.inf
+        return abs(time - max(times)) > min(self._settings.forget_s, longest)
 
     def state(self) -> list[list[tuple[float, float, float]]]:
         """Return what :meth:`restore` needs."""

@@ -64,6 +64,28 @@ def test_course_is_held_without_foil_and_nan_before_the_first() -> None:
     assert track.follow(MINUTE * 50, np.nan).sd_ev > course.sd_ev
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("drift_ev", [0.0, 0.004])
+def test_a_pause_longer_than_the_frames_before_carries_no_drift_on(together: bool, drift_ev: float) -> None:
+    random = np.random.default_rng(0)
+    times = np.concatenate(
+        (0.01 * np.arange(40), 30 + 0.01 * np.arange(40))
+    )  # at 100 Hz, with the shutter closed for 30 s
+    shifts = 0.1 + drift_ev * np.tile(np.arange(40), 2) + random.normal(0, 0.02, 80)
+    track = FoilTrack(FoilSettings())
+    sds = [0.02] * 80
+    if together:
+        found = [
+            *track.follow_all(times[:40], shifts[:40], sds[:40]),
+            *track.follow_all(times[40:], shifts[40:], sds[40:]),
+        ]
+    else:
+        found = [track.follow(*reading) for reading in zip(times, shifts, sds, strict=True)]
+    assert all(calibration.flag is None for calibration in found)
+    assert [c.shift_ev for c in found[40:45]] == pytest.approx(shifts[40:45], abs=0.07)
+    assert max(c.sd_ev for c in found[40:]) < 0.05
+
+
 def test_long_pause_restarts_the_course() -> None:
     track = FoilTrack(FoilSettings())
     for k in range(10):
