@@ -31,7 +31,7 @@ class FoilSettings(Settings):
     confirmed: int = Field(default=3, ge=1)
     """Number of frames in a row that confirm a jump."""
     forget_s: float = Field(default=3600.0, gt=0)
-    """A new trend begins after a pause this long, s. With the foil of the next frame, it begins after a pause as long as
+    """A new trend begins after a pause this long, s. If the next frame has a foil, it begins after a pause as long as
     the frames of the trend took."""
 
 
@@ -149,8 +149,8 @@ class FoilTrack:
     def _is_over(self, time: float, *, has_foil: bool) -> bool:
         """Whether the trend says nothing of a frame after so long a pause.
 
-        The error of a slope grows with the distance: over more than the time in which it was measured, it soon exceeds
-        that of the frame's own foil, if it has one.
+        The error of a slope grows with the distance: over more than the time in which it was measured, it soon
+        exceeds that of the frame's own foil, if it has one.
         """
         times = [t for t, *_ in (*self._trend, *self._off_trend)]
         if not times:
