@@ -231,18 +231,22 @@ class KafkaSource:
             log.warning("connection lost", endpoint=self.endpoint.address)
 
     def _assigned(self, consumer: "Consumer", assigned: "list[TopicPartition]") -> None:
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import KafkaException, TopicPartition
 
-        places = consumer.committed(assigned, timeout=CALL_S)
+        while not self._closing.is_set():  # what is assigned then is for the next agent
+            try:
+                places = consumer.committed(assigned, timeout=CALL_S)
+                states = [self._state(consumer, found) for found in places]
+                break
+            except (KafkaException, EndpointUnreachable) as error:
+                reason = f"{type(error).__name__}: {error}"
+                log.warning("places not read, tried again", endpoint=self.endpoint.address, reason=reason)
+                self._closing.wait(_WRITE_S)
+        else:
+            return
         self.takeovers += 1
         begin: list[TopicPartition] = []
-        for found in places:
-            state = json.loads(found.metadata) if found.offset >= 0 and found.metadata else None
-            if state is None and found.offset >= 0:
-                state = Partition.new(found.offset - 1)
-            if state is None:
-                first = self._first.get(found.partition)  # unknown if the topic has grown since
-                state = Partition.new((self._ends(consumer, found.partition)[0] if first is None else first) - 1)
+        for found, state in zip(places, states, strict=True):
             partition = Partition(state)
             partition.term = self.takeovers
             self.partitions[found.partition] = partition
@@ -251,6 +255,13 @@ class KafkaSource:
             with self._lock:
                 self._changed.add(found.partition)
         consumer.incremental_assign(begin)
+
+    def _state(self, consumer: "Consumer", found: "TopicPartition") -> dict[str, Any]:
+        """Return the state with which the reading of a partition begins."""
+        if found.offset >= 0:
+            return json.loads(found.metadata) if found.metadata else Partition.new(found.offset - 1)
+        first = self._first.get(found.partition)  # unknown if the topic has grown since
+        return Partition.new((self._ends(consumer, found.partition)[0] if first is None else first) - 1)
 
     def _revoked(self, consumer: "Consumer", revoked: "list[TopicPartition]") -> None:
         for found in revoked:
