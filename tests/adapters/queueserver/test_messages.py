@@ -55,8 +55,13 @@ def over(server):
         network.close()
 
 
-def hold(api, server):
+def add_hold(api):
+    wait_until(lambda: "hold" in api.plans_allowed(reload=True)["plans_allowed"])  # some time after the environment
     api.item_add({"item_type": "plan", "name": "hold", "args": ["never"]})
+
+
+def hold(api, server):
+    add_hold(api)
     api.queue_start()
     wait_until(lambda: server.seen("start") and api.status(reload=True)["manager_state"] == "executing_queue")
 
@@ -133,7 +138,7 @@ def test_the_manager_is_killed_while_a_request_is_out(method, answer):
         with client(server) as api:
             api.environment_open()
             api.wait_for_idle(timeout=60)
-            api.item_add({"item_type": "plan", "name": "hold", "args": ["never"]})
+            add_hold(api)
             api.queue_start()
             wait_until(lambda: server.seen("start"))
         with Unreliable(server.address, f"{server.address}0", fate) as network:
