@@ -115,15 +115,15 @@ class FrameReader:
         with self.together(documents):
             k = 0
             while k < len(documents):
-                read = self._points_in_order(documents[k : k + _MOST_TOGETHER])
+                read = self._points_in_order(documents, k)
                 yield read or (1, self(documents[k]))
                 k += read[0] if read else 1
 
-    def _points_in_order(self, documents: Sequence[Received]) -> tuple[int, list[Outcome]] | None:
-        """Read Events of a step scan at the beginning of ``documents`` of which the book and the stages have to do no
-        more than count them; None if the first document is no such Event."""
-        doc: Any = documents[0].doc
-        descriptor = doc.get("descriptor") if documents[0].name == "event" and isinstance(doc, dict) else None
+    def _points_in_order(self, documents: Sequence[Received], first: int) -> tuple[int, list[Outcome]] | None:
+        """Read Events of a step scan from the ``first`` document on of which the book and the stages have to do no
+        more than count them; None if this document is no such Event."""
+        doc: Any = documents[first].doc
+        descriptor = doc.get("descriptor") if documents[first].name == "event" and isinstance(doc, dict) else None
         if not isinstance(descriptor, str) or (stream := self._book.has_only_events_to_read(descriptor)) is None:
             return None
         run = stream.run.uid
@@ -131,6 +131,7 @@ class FrameReader:
             return None
         if not all(stage.passes(run, descriptor) for stage in self._stages):
             return None
+        documents = documents[first : first + _MOST_TOGETHER]
         count = self._book.count_in_order(stream, documents)
         return (count, [*self._assembler.points_in_order(run, documents[:count])]) if count else None
 
