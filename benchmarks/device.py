@@ -5,7 +5,7 @@
 FLOP are those of the products and convolutions of the network in its plain form (tests/plain_network.py), so that
 they are the same however it is computed. Bytes are those that each operation of the present form reads and writes if
 none is fused. The CPU is one core, whose processor time is measured; times on a GPU include the transfers to it and
-back, and ``fast`` is ``serving.precision: fast``.
+back, ``fast`` is ``serving.precision: fast``, and graphs are ``model.engine: cuda-graphs``.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from xas_agent.app.agent import XASAgent
 from xas_agent.app.config import load_config
 from xas_agent.models import card as cards
 from xas_agent.models.convert import plausible_spectra, served_of, shape_of
+from xas_agent.models.engines import EngineName
 from xas_agent.models.runtime import Model, configure_torch, default_threads
 from xas_agent.models.training import served_weights
 
@@ -39,8 +40,18 @@ COPIED = {"cpu": 2**26, "cuda": 2**28}
 AGENT_FRAMES = {"cpu": 1000, "cuda": 20_000}
 """Number of frames of the agent for each second of the measurements."""
 COUNTED_ROWS = 64
+WAYS: dict[str, tuple[tuple[str, EngineName, bool], ...]] = {
+    "cpu": (("exact", "torchscript", False),),
+    "cuda": (
+        ("exact", "torchscript", False),
+        ("exact, graphs", "cuda-graphs", False),
+        ("fast", "torchscript", True),
+        ("fast, graphs", "cuda-graphs", True),
+    ),
+}
+"""How the network is run: name, engine, and whether a GPU may round."""
 BARS = {
-    "batch 1, exact, p50 and p99": Bar(0.5),
+    "batch 1, exact, graphs, p50 and p99": Bar(0.5),
     "batch 4096, exact": Bar(500_000, at_least=True),
     "batch 4096, fast": Bar(1_000_000, at_least=True),
     "agent from pages, exact": Bar(30_000, at_least=True),
@@ -132,22 +143,23 @@ def measure(name: str, device: str, seconds: float = 2.0) -> Iterator[Row]:
     copied = copy_rate(device)
     yield row(f"copy of {4 * COPIED[device] / 2**20:.0f} MiB", f"{copied / 1e9:.0f} GB/s", of_copy="100 %")
     spectra = plausible_spectra(served_of(folder), max(BATCHES[device])).numpy()
-    for precision in ("exact", "fast") if device == "cuda" else ("exact",):
-        configure_torch(threads, fast=precision == "fast")
-        model = Model(folder, device=device)  # anew, since an engine may keep what it prepared
+    for way, engine, fast in WAYS[device]:
+        configure_torch(threads, fast)
+        model = Model(folder, device, engine)  # anew, since an engine may keep what it prepared
         model.warm_up(BATCHES[device])
         peak = product_rate(device)
-        what = f"product of {SIDE[device]} × {SIDE[device]}, {precision}"
-        yield row(what, f"{peak / 1e9:.0f} GFLOP/s", of_product="100 %")
+        yield row(
+            f"product of {SIDE[device]} × {SIDE[device]}, {way}", f"{peak / 1e9:.0f} GFLOP/s", of_product="100 %"
+        )
         single = time_calls(lambda one=model.forward: one(spectra[:1]), seconds, clock=clock)
         p50, p99 = np.percentile(single, [50, 99]) * 1e3
-        yield row(f"batch 1, {precision}, p50 and p99", f"{p50:.3f} ms, {p99:.3f} ms", p99)
+        yield row(f"batch 1, {way}, p50 and p99", f"{p50:.3f} ms, {p99:.3f} ms", p99)
         for n in BATCHES[device]:
             rate = n / time_call(lambda one=model.forward, n=n: one(spectra[:n]), seconds, clock=clock)
             shares = (f"{100 * rate * flops / peak:.1f} %", f"{100 * rate * traffic / copied:.1f} %")
-            yield row(f"batch {n}, {precision}", f"{number(rate)} frames/s", rate, *shares)
+            yield row(f"batch {n}, {way}", f"{number(rate)} frames/s", rate, *shares)
         rate = agent_rate(model, frames)
-        yield row(f"agent from pages, {precision}", f"{number(rate)} frames/s", rate)
+        yield row(f"agent from pages, {way}", f"{number(rate)} frames/s", rate)
 
 
 def report(name: str, device: str, page: Path | None = None, seconds: float = 2.0) -> str:
