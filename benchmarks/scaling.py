@@ -185,19 +185,19 @@ def draw(
     axes: list[list[Axes]] = figure.subplots(2, 2).tolist()
     for (engine, curve), marker in zip(batches.items(), "osx^", strict=False):
         _line(axes[0][0], curve, engine, marker)
-    axes[0][0].set(xlabel="batch / frames", ylabel="bare forward, one core / (frames/s)", ylim=(0, None))
+    axes[0][0].set(title="bare forward, one core", xlabel="batch / frames", ylabel="frames/s", ylim=(0, None))
     axes[0][0].set_xscale("log", base=2)
     axes[0][0].set_xticks(BATCHES[::2], list(map(str, BATCHES[::2])))
     if GPU in batches:
-        axes[0][0].set(ylabel="bare forward / (frames/s)", yscale="log")
+        axes[0][0].set(title="bare forward", yscale="log")
     for (way, by_agents), marker in zip(agents.items(), "os", strict=False):
         _line(axes[0][1], {n: spreads[0] for n, spreads in by_agents.items()}, way, marker)
-    axes[0][1].set(xlabel="agents", ylabel="all agents / (frames/s)", ylim=(0, None), xticks=AGENTS)
+    axes[0][1].set(title="all agents", xlabel="agents", ylabel="frames/s", ylim=(0, None), xticks=AGENTS)
     for k, label, marker in ((0, "processor time / s", "o"), (2, DOCUMENTS + " / MB", "s"), (3, "journal / MB", "x")):
         _line(axes[1][0], {n: spreads[k] for n, spreads in frames.items()}, label, marker)
-    axes[1][0].set(xscale="log", yscale="log", xlabel="frames")
+    axes[1][0].set(title="session", xscale="log", yscale="log", xlabel="frames")
     _line(axes[1][1], {n: spreads[1] for n, spreads in frames.items()}, "", "o")
-    axes[1][1].set(xscale="log", xlabel="frames", ylabel="memory / MB", ylim=(0, None))
+    axes[1][1].set(title="session", xscale="log", xlabel="frames", ylabel="memory / MB", ylim=(0, None))
     for one in (axes[0][0], axes[0][1], axes[1][0]):
         if one.lines:
             one.legend(frameon=False)
