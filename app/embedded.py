@@ -23,7 +23,8 @@ from .children import command_of, environment
 from .config import Config
 from .health import Health
 from .output.folder import TRUTH, OutputFolder
-from .output.recorder import Recorder, Truth
+from .output.recorder import Recorder
+from .output.truth import Truth
 from .session import SETTLE_S, Session
 
 SIMULATION = "simulation.json"

@@ -27,8 +27,9 @@ from .output.audit import AUDIT, Audit
 from .output.folder import OF_DOCUMENTS, OutputFolder
 from .output.live import Display
 from .output.memory import keep_what_exists
-from .output.recorder import Recorder, Truth, compare_with_truth
+from .output.recorder import Recorder
 from .output.screen import Facts, Waiting
+from .output.truth import Truth, compare_with_truth
 from .signals import replace_handlers
 from .wiring import units_of
 

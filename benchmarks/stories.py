@@ -24,7 +24,8 @@ from xas_agent.adapters.robot import RobotServer, RobotSettings
 from xas_agent.agent.types import Reply
 from xas_agent.app.config import Config
 from xas_agent.app.embedded import gain, open_loop
-from xas_agent.app.output.recorder import Recorder, Truth
+from xas_agent.app.output.recorder import Recorder
+from xas_agent.app.output.truth import Truth
 from xas_agent.sim_beamline.beamline import ChangingBeamline, SimBeamline
 from xas_agent.sim_beamline.sample_changer import SampleChanger, magazine
 from xas_agent.sim_beamline.settings import BeamlineSettings

@@ -60,7 +60,7 @@ def replay(
     from ..embedded import InProcessControl
     from ..health import Health
     from ..output.folder import OutputFolder
-    from ..output.recorder import Truth
+    from ..output.truth import Truth
     from ..session import Session, end_like_ctrl_c
 
     with exit_on_error():

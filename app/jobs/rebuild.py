@@ -13,7 +13,8 @@ from ...agent.types import InputError, get_logger
 from ..output.folder import PICTURE, TRUTH, Tables, lock_folder
 from ..output.kept import Alarm
 from ..output.names import DOCUMENTS, SESSION
-from ..output.recorder import Recorder, Truth
+from ..output.recorder import Recorder
+from ..output.truth import Truth
 
 _log = get_logger()
 

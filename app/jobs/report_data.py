@@ -14,7 +14,8 @@ from ...agent.types import InputError
 from ..output.audit import AUDIT
 from ..output.folder import TRUTH
 from ..output.names import DOCUMENTS, SESSION, SUMMARY
-from ..output.recorder import Recorder, Truth
+from ..output.recorder import Recorder
+from ..output.truth import Truth
 from .rebuild import rules_of, truth_of
 
 FRAMES = 40

@@ -15,7 +15,8 @@ from contextlib import suppress
 from io import BytesIO
 
 from ..children import command_of, environment
-from .recorder import Drawn, Truth
+from .recorder import Drawn
+from .truth import Truth
 
 _LIMIT_S = 300.0
 """Time after which the process is ended, s."""

@@ -20,7 +20,8 @@ from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
 from .log_file import LogFile
 from .memory import give_back_memory
 from .names import DOCUMENTS, SESSION, SUMMARY
-from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder, Truth
+from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder
+from .truth import Truth
 
 _log = get_logger()
 

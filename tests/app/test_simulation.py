@@ -17,7 +17,8 @@ from xas_agent.agent.decide import Controls
 from xas_agent.agent.types import Estimator, Reply
 from xas_agent.app.config import Config, ConfigError, load_config
 from xas_agent.app.embedded import Comparison, CrewedControl, gain, open_loop
-from xas_agent.app.output.recorder import Recorder, Truth
+from xas_agent.app.output.recorder import Recorder
+from xas_agent.app.output.truth import Truth
 from xas_agent.app.session import Session
 from xas_agent.app.wiring import check_rules, load_models
 from xas_agent.sim_beamline.experiments import AlarmSettings, MagazineSettings

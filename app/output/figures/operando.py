@@ -15,7 +15,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
 from ....agent.decide import Rule
-from ..recorder import Drawn, Truth, leading
+from ..recorder import Drawn, leading
+from ..truth import Truth
 from .columns import Column, begun, columns_of
 from .header import WORDS, draw_header, headline, height_of, lines_of, numbers_of
 from .panels import (

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from ....agent.decide import Band, Extremum, Rule, Threshold, Unfamiliar, triggers_in
 from ....agent.types import Z90
-from ..recorder import Truth
+from ..truth import Truth
 from .columns import Column, Judged
 from .style import AMBER, BLUE, DARK, GREEN, GREY, RED, short
 

@@ -15,9 +15,8 @@ from xas_agent.app.output.recorder import (
     MAX_SAMPLES,
     OTHERS,
     Recorder,
-    Truth,
-    compare_with_truth,
 )
+from xas_agent.app.output.truth import Truth, compare_with_truth
 
 WAITS = "waits 600 s for approval"
 
