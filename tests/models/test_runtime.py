@@ -1,5 +1,6 @@
 """Serving the shipped models: a frame's numbers are its own, and every estimate is whole."""
 
+import gc
 import resource
 import shutil
 from functools import cache
@@ -162,6 +163,15 @@ def test_the_cpu_answers_while_the_gpu_fails(caplog: pytest.LogCaptureFixture):
     for _ in range(2):
         assert_close(served.forward(x), expected)
     assert caplog.text.count("GPU failed") == 1
+
+
+def test_spectra_on_another_grid_are_an_error_after_which_the_network_answers():
+    served, x = Model(cards.find("co-k"), "cpu"), spectra("co-k", 20)
+    served.warm_up()
+    gc.collect()  # an error names functions of the loaded file
+    with pytest.raises(RuntimeError):
+        served.forward(x[:, :2])
+    assert_close(served.forward(x), model("co-k").forward(x))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
