@@ -70,8 +70,8 @@ class FoilTrack:
         """Time (s), shift and its standard deviation (eV) of the frames on the trend."""
         self._off_trend: list[tuple[float, float, float]] = []
         """The frames since then that deviate from the trend and agree with each other."""
-        self._line: _Lines | None = None
-        """Line through ``_trend``; None until it is needed."""
+        self._line: tuple[float, ...] | None = None
+        """Numbers of the line through ``_trend``, in the order of :class:`_Lines`; None until it is needed."""
 
     def follow_all(
         self, times: Sequence[float], shifts_ev: Sequence[float], sds_ev: Sequence[float]
@@ -173,9 +173,12 @@ class FoilTrack:
         if not self._trend:
             return EnergyCalibration(np.nan, np.nan)
         if self._line is None:
-            self._line = _fit_lines(*np.array(self._trend).T[:, None].copy())
-        level, sd = self._line.at(np.array([time]))
-        return EnergyCalibration(level.item(), sd.item(), flag, self._line.jitter_ev.item())
+            *numbers, frames = _fit_lines(*np.array(self._trend).T[:, None].copy())
+            self._line = (*(values.item() for values in numbers), frames)
+        slope, level_ev, scatter_ev, jitter_ev, mean_s, spread_s2, frames = self._line
+        x = time - mean_s  # as in _Lines.at, for one time without numpy's overhead
+        leverage = x * x / spread_s2 if spread_s2 > 0 else 0.0
+        return EnergyCalibration(level_ev + slope * x, scatter_ev * math.sqrt(1 / frames + leverage), flag, jitter_ev)
 
 
 class _Lines(NamedTuple):
