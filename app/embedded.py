@@ -21,6 +21,7 @@ from ..sim_beamline.sample import Answers, Course
 from ..sim_beamline.settings import BeamlineSettings
 from .children import command_of, environment
 from .config import Config
+from .failures import BeamlineFailed
 from .health import Health
 from .output.folder import TRUTH, OutputFolder
 from .output.recorder import Recorder
@@ -56,10 +57,6 @@ class CrewedControl(ZMQControl):
     """The control of a beamline that takes ``notify`` besides all else: its crew hears of it."""
 
     actions = ("notify",)
-
-
-class BeamlineFailed(RuntimeError):  # noqa: N818  named after the event
-    """The simulated beamline ended before it started to publish."""
 
 
 class BeamlineProcess:

@@ -4,8 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
 from .counted import counted
+from .failures import SourceFailed
 from .health import STUCK_S, Health
 from .operator import OperatorServer, judged_last, short_id, with_args
 from .output.audit import AUDIT, Audit
@@ -30,7 +30,7 @@ from .output.memory import keep_what_exists
 from .output.recorder import Recorder
 from .output.screen import Facts, Waiting
 from .output.truth import Truth, compare_with_truth
-from .signals import replace_handlers
+from .signals import SAME_SIGNAL_S, replace_handlers
 from .wiring import units_of
 
 _log = get_logger()
@@ -43,9 +43,6 @@ _CLOSE_TIMEOUT_S = 5.0
 """Longest wait for the thread that reads a closed source, s."""
 _ABANDON_TIMEOUT_S = 2.0
 """Longest wait for the agent after a second signal, s; the whole end takes at most 5 s."""
-_SAME_SIGNAL_S = 0.2
-"""Time after a signal in which a further one counts as the same, s; ``timeout`` and shells send it to the process and
-again to its group."""
 
 
 @dataclass
@@ -157,7 +154,7 @@ class Session:
         now = self.clock()
         if not self.interrupted:
             self.interrupted, self._signalled_at = True, now
-        elif now - self._signalled_at > _SAME_SIGNAL_S:
+        elif now - self._signalled_at > SAME_SIGNAL_S:
             self.hurried.set()
         if not self._ending:
             self._ending = True
@@ -399,35 +396,6 @@ def source_of(config: Config) -> ZMQSource | TiledSource | FilledSource | NATSSo
         return TiledSource(config.tiled)
     live = ZMQSource(config.source)
     return live if config.tiled is None else FilledSource(live, config.tiled)
-
-
-class SourceFailed(RuntimeError):  # noqa: N818  named after the event
-    """The source ended early."""
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore the signals that end a command, so that files are closed completely."""
-    before = replace_handlers(signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def end_like_ctrl_c(clock: Callable[[], float] = time.monotonic) -> None:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; a second one within 0.2 s is the same."""
-    raised_at = -math.inf
-
-    def interrupt(*_: object) -> None:
-        nonlocal raised_at
-        now = clock()
-        if now - raised_at > _SAME_SIGNAL_S:
-            raised_at = now
-            raise KeyboardInterrupt
-
-    replace_handlers(interrupt)
 
 
 def _nonzero(counts: Mapping[str, int]) -> dict[str, int]:

@@ -1,12 +1,19 @@
 """The signals that end a command."""
 
+import math
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that end a command; Windows has no SIGHUP."""
+SAME_SIGNAL_S = 0.2
+"""Time after a signal in which a further one counts as the same, s; ``timeout`` and shells send it to the process and
+again to its group."""
 ENDED_EARLY = "xas-agent: ended by a signal before the session began\n"
 
 
@@ -44,3 +51,28 @@ def replace_handlers(handler: Any) -> dict[int, Any]:
     return {
         number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
     }
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore the signals that end a command, so that files are closed completely."""
+    before = replace_handlers(signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_like_ctrl_c(clock: Callable[[], float] = time.monotonic) -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; a second one within 0.2 s is the same."""
+    raised_at = -math.inf
+
+    def interrupt(*_: object) -> None:
+        nonlocal raised_at
+        now = clock()
+        if now - raised_at > SAME_SIGNAL_S:
+            raised_at = now
+            raise KeyboardInterrupt
+
+    replace_handlers(interrupt)

@@ -4,10 +4,10 @@ import ctypes
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from ..agent.types import Array, Classes, Estimate, Estimates, Flag
 from . import card as cards
@@ -25,7 +25,7 @@ class _Columns:
         self.card, self.columns, self.regressed = card, columns, regressed
         self.classes = np.array(card.classes, float)
         self.labels = [str(c) for c in card.classes]
-        self.quantile = ndtri((1 + card.interval.coverage) / 2)
+        self.quantile = NormalDist().inv_cdf((1 + card.interval.coverage) / 2)
 
 
 class Model:

@@ -4,7 +4,6 @@ from importlib.resources import files
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import gaussian_filter1d
 
 from ..agent.types import Array, edge_ev
 
@@ -22,6 +21,8 @@ class ReferenceSpectra:
     """
 
     def __init__(self, broadening_ev: float, feff_offset_ev: float | None = None) -> None:
+        from scipy.ndimage import gaussian_filter1d  # late: every command imports the settings of the beamline
+
         resource = files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz")
         with resource.open("rb") as file, np.load(file) as archive:
             self._grid: Array = archive["energy"]

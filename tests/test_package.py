@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import event_model
+import numpy as np
 import pytest
 import yaml
 
@@ -94,6 +95,25 @@ def test_work_does_not_wait_for_the_schemas_of_event_model(name):
     code = f"import sys, {name}; print([m for m in ('event_model', 'jsonschema', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_estimating_a_spectrum_in_a_file_does_not_import_what_it_does_not_need(tmp_path):
+    energy = np.arange(7600.0, 8000.0)
+    spectrum = np.column_stack([energy, 0.5 + np.arctan((energy - 7720) / 2) / np.pi])
+    np.savetxt(tmp_path / "scan.dat", spectrum, header="energy mu")
+    code = """
+import sys
+from xas_agent.cli import app
+try:
+    app(["infer", sys.argv[1], "--element", "Co", "--format", "csv"])
+finally:
+    heavy = ("scipy", "sympy", "pandas", "xraydb", "h5py", "xas_agent.app.session", "xas_agent.app.embedded")
+    print([module for module in heavy if module in sys.modules])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "scan.dat")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row, imported = done.stdout.splitlines()[-2:]
+    assert (row.split(",")[4:6], imported) == (["Co", ""], "[]")
 
 
 def test_the_names_of_documents_are_those_of_event_model():

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtri
 
 from ..types import Z90, DescriptorEstimate, SeriesSlope
 
@@ -80,6 +79,8 @@ def fit_line(known: Sequence[Known], slope: SeriesSlope) -> Line:
     known : the anchors, or none: then height and centre have no meaning
     slope : how the estimates follow true values
     """
+    from scipy.special import chdtri  # late: it takes long to import, and only anchors need it
+
     scale, scale_sd = 1 / slope.value, slope.sd / slope.value**2
     if not known:
         return Line(math.nan, math.nan, math.inf, scale, scale_sd**2, slope.scatter_sd**2)

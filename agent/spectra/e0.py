@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d
 
 from ..types import Array, bin_means, right_index
 from .banded import Banded
@@ -163,8 +162,12 @@ def _steepest_energy(energy: Array, mu: Array) -> Array:
 def _derivative(energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
     """The smoothed derivative, (N, K), per step."""
     bounds, _, kernel = _kernel(smoothing_ev, search_ev)
-    reach = len(kernel) // 2
-    return correlate1d(bin_means(energy, mu, bounds), kernel, axis=1)[:, reach:-reach]
+    # Steps between neighbours make the derivative of a constant exactly 0.
+    steps = np.diff(bin_means(energy, mu, bounds), axis=1)
+    derivative = np.empty((len(steps), steps.shape[1] - len(kernel) + 1))
+    for row, of_row in zip(derivative, steps, strict=True):
+        row[:] = np.correlate(of_row, kernel, "valid")
+    return derivative
 
 
 @lru_cache(maxsize=16)
@@ -176,9 +179,10 @@ def _derivative_on_axis(energy: bytes, smoothing_ev: float, search_ev: tuple[flo
 
 @lru_cache(maxsize=16)
 def _kernel(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
-    """Bin boundaries, energies of the derivative, and kernel (the derivative of a Gaussian).
+    """Bin boundaries, energies of the derivative, and the kernel that makes it of steps between bins (2 · reach,).
 
-    The energies extend one step beyond the search window at either end, and the bins half a kernel beyond them.
+    The derivative of a Gaussian, applied to values, is its running sum, applied to their steps. The energies
+    extend one step beyond the search window at either end, and the bins half a kernel beyond them.
     """
     sigma = smoothing_ev / E0_STEP_EV
     reach = int(_KERNEL_REACH_SD * sigma + 0.5)
@@ -189,4 +193,4 @@ def _kernel(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array,
     bounds = bounds[first - reach : last + reach + 1]
     x = np.arange(-reach, reach + 1) / sigma
     gaussian = np.exp(-(x**2) / 2)
-    return bounds, centres[first:last], x * gaussian / gaussian.sum() / sigma
+    return bounds, centres[first:last], -np.cumsum(x * gaussian)[:-1] / gaussian.sum() / sigma

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import idct
 
 from ..types import MAD_TO_SD, Array, Edge, Grid, bin_means, medians
 
@@ -67,7 +66,7 @@ def add_noise(
     bounds = edge.edge_ev + edge.to_measured_scale(grid.bounds) - (shift_ev - edge.feff_minus_experiment_ev)
     first, last = energy.searchsorted(bounds[[0, -1]])
     energy = energy[max(min(first - 1, len(energy) - 2), 0) : max(last + 1, 2)]  # points that bins touch
-    points = noise * np.asarray(idct(_white(copies, len(energy), rng), norm="ortho", axis=1))
+    points = noise * inverse_dct(_white(copies, len(energy), rng))
     footed = edge.scale_structure(mu[None].astype(float), grid, edge.amplitude)
     noisy = grid.footing(footed + bin_means(energy, points, bounds))
     return edge.scale_structure(noisy, grid, 1 / edge.amplitude).astype(np.float32)
@@ -80,6 +79,21 @@ def _white(copies: int, points: int, rng: np.random.Generator) -> Array:
     exact = white[:, : copies - 1]
     white[:, : copies - 1] = np.linalg.qr(exact - exact.mean(axis=0))[0] * np.sqrt(copies - 1)
     return white
+
+
+def inverse_dct(coefficients: Array) -> Array:
+    """Return rows (N, M) with these coefficients of the orthonormal cosine transform (DCT-II).
+
+    J. Makhoul, IEEE Trans. Acoust. Speech Signal Process. 28, 27 (1980). The import of scipy.fft takes long.
+    """
+    count = coefficients.shape[1]
+    terms = np.pad(coefficients * np.sqrt(count / 2), ((0, 0), (0, 1)))
+    terms[:, 0] *= np.sqrt(2)
+    k = np.arange(count // 2 + 1)
+    folded = np.fft.irfft(np.exp(0.5j * np.pi * k / count) * (terms[:, k] - 1j * terms[:, count - k]), count)
+    rows = np.empty(coefficients.shape)
+    rows[:, ::2], rows[:, 1::2] = folded[:, : (count + 1) // 2], folded[:, : (count - 1) // 2 : -1]
+    return rows
 
 
 def _noise_of_points(count: int, relative: Array, flat: Array) -> Array:

@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dgesv  # pyright: ignore[reportAttributeAccessIssue]
 
 from ..types import Array
 
@@ -75,21 +74,20 @@ def _fit_shared(x: Array, y: Array, first: int, last: int, order: int, e0: Array
     if last <= first:
         out[:] = 0.0
         return Curve(out, *np.zeros((3, len(y))))
-    powers, normal, middle, half = _powers(
+    powers, inverse, middle, half = _powers(
         x.astype(np.float64, copy=False).tobytes(), first, last, min(order, last - first - 1)
     )
     basis = powers[:, first:last]
-    _, _, c, singular = dgesv(normal, basis @ y[:, first:last].T)  # six times less overhead than np.linalg.solve
-    if singular:
-        raise np.linalg.LinAlgError("the points of a window have the same energy")
+    c = inverse @ (basis @ y[:, first:last].T)
     return _evaluate(np.matmul(c.T, powers, out=out), c, (e0[:, 0] - middle) / half, half)
 
 
 @lru_cache(maxsize=16)
 def _powers(energies: bytes, first: int, last: int, order: int) -> tuple[Array, Array, float, float]:
-    """Return powers of the scaled energies (order + 1, M), the normal equations, and middle and half width, eV.
+    """Return powers of the scaled energies (order + 1, M), the inverse of the normal equations, and middle and half
+    width, eV.
 
-    The frames of a series have the same energies.
+    The frames of a series have the same energies. Points of a window with the same energy raise LinAlgError.
     """
     x = np.frombuffer(energies)
     middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, _MIN_HALF_WIDTH_EV)
@@ -98,9 +96,9 @@ def _powers(energies: bytes, first: int, last: int, order: int) -> tuple[Array, 
     for k in range(order):
         np.multiply(powers[k], u, out=powers[k + 1])
     basis = powers[:, first:last]
-    normal = basis @ basis.T
-    powers.flags.writeable = normal.flags.writeable = False
-    return powers, normal, middle, half
+    inverse = np.asarray(np.linalg.inv(basis @ basis.T), np.float64)
+    powers.flags.writeable = inverse.flags.writeable = False
+    return powers, inverse, middle, half
 
 
 def _fit_each(x: Array, y: Array, segment: Segment, e0: Array, out: Array) -> Curve:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtrit
 
 from .array import Array
 from .robust import hodges_lehmann, mad_sd, theil_sen
@@ -34,6 +33,8 @@ class TrendLine:
 @lru_cache(maxsize=256)
 def _error_factor(n: int) -> float:
     """Return the ratio of Gaussian standard errors to the scatter: efficiency 3/π and Student's t for n − 2."""
+    from scipy.special import stdtrit  # late: it takes long to import, and only trends need it
+
     return math.sqrt(math.pi / 3) * float(stdtrit(n - 2, 0.95)) / Z90
 
 

@@ -6,11 +6,9 @@ Edges and lines come from xraydb: W. T. Elam, B. D. Ravel, J. R. Sieber, Radiat.
 import re
 from functools import cache
 
-from scipy import constants
-
 from .errors import InputError
 
-HC_EV_ANGSTROM = 1e10 * constants.h * constants.c / constants.e
+HC_EV_ANGSTROM = 1e10 * 6.62607015e-34 * 299792458.0 / 1.602176634e-19
 """Planck's constant times the speed of light, eV Å; exact since the SI of 2019, and equal to xraydb's value."""
 
 _SYMBOLS = (

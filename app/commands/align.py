@@ -28,7 +28,7 @@ def align(
     """Calibrate and normalise spectra, resample them to the grid of a model, and draw the alignment."""
     from ...adapters.files import Batch, expand
     from ..jobs.align import align_files, draw_all, write_aligned
-    from ..session import end_like_ctrl_c, uninterrupted
+    from ..signals import end_like_ctrl_c, uninterrupted
 
     batch = Batch()
     with exit_on_error():

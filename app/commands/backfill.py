@@ -69,7 +69,7 @@ def backfill(
     from ...adapters.errors import EndpointUnreachable
     from ..jobs.archive import ArchiveFolder, Backfill, WorkFailed, require_pyarrow
     from ..output.progress import progress_bars
-    from ..session import end_like_ctrl_c
+    from ..signals import end_like_ctrl_c
 
     if engine == "local":
         refuse_unused("without --engine dask", scheduler=scheduler)

@@ -29,7 +29,7 @@ def convert(
     from ...adapters.files import Batch, conversion, expand, file_names, folder, read_all
     from ...agent.fields import FieldSettings
     from ...agent.types import validate_settings
-    from ..session import end_like_ctrl_c
+    from ..signals import end_like_ctrl_c
 
     batch = Batch()
     with exit_on_error():

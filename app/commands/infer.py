@@ -67,7 +67,7 @@ def infer(
     begin_quickly()
     from ...adapters.files import Batch, expand
     from ..jobs.infer import infer_files, render
-    from ..session import end_like_ctrl_c, uninterrupted
+    from ..signals import end_like_ctrl_c, uninterrupted
 
     batch = Batch()
     with exit_on_error():

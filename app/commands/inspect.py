@@ -109,7 +109,8 @@ def look(
     """
     from ..jobs.gather import documents_in, read_files
     from ..jobs.inspect import inspect_documents
-    from ..session import end_like_ctrl_c, source_of
+    from ..session import source_of
+    from ..signals import end_like_ctrl_c
 
     if broker_of(source):
         write = "record a run with bluesky, or subscribe inspect to the beamline's ZMQ proxy"

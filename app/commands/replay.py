@@ -61,7 +61,8 @@ def replay(
     from ..health import Health
     from ..output.folder import OutputFolder
     from ..output.truth import Truth
-    from ..session import Session, end_like_ctrl_c
+    from ..session import Session
+    from ..signals import end_like_ctrl_c
 
     with exit_on_error():
         if not recording.is_dir():

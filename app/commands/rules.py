@@ -150,7 +150,7 @@ def _answered(
     """Return what an agent answers for what a beamline has recorded."""
     from ..jobs.recording import answer
     from ..output.folder import OutputFolder
-    from ..session import end_like_ctrl_c
+    from ..signals import end_like_ctrl_c
 
     columns, (element, edge) = columns_of(column), absorber
     if not recording.is_dir():

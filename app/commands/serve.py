@@ -29,7 +29,7 @@ def serve(
     It listens on a Unix socket that only you can open, and says at its start how scripts find it. Ctrl-C ends it.
     """
     from ..notebook import InferenceServer
-    from ..session import end_like_ctrl_c
+    from ..signals import end_like_ctrl_c
 
     with exit_on_error():
         settings = settings_of(config, model, element, edge, single_site=everything)

@@ -305,8 +305,7 @@ def exit_on_error() -> Iterator[None]:
     """Replace errors that a user can correct by one line on stderr and an exit code."""
     from ...adapters.errors import EndpointUnreachable
     from ...agent.types import InputError
-    from ..embedded import BeamlineFailed
-    from ..session import SourceFailed
+    from ..failures import BeamlineFailed, SourceFailed
 
     try:
         yield

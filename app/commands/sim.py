@@ -108,7 +108,7 @@ def sim(
     from ...agent.types import validate_settings
     from ...sim_beamline.beamline import ChangingBeamline, SimBeamline
     from ...sim_beamline.sample_changer import SampleChanger, magazine
-    from ..session import end_like_ctrl_c
+    from ..signals import end_like_ctrl_c
 
     with exit_on_error(), ExitStack() as resources:
         mode = "adaptive" if adaptive else mode

@@ -66,7 +66,7 @@ def standards(
     from ..jobs.standards import judge, models_for, read_standards, write_into_cards
     from ..output.folder import make_folder
     from ..output.progress import progress_on_terminal
-    from ..session import end_like_ctrl_c
+    from ..signals import end_like_ctrl_c
 
     with exit_on_error():
         settings = settings_of(config)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.special import ndtri, stdtr
 
 from ...types import Array, robust_line
 from ..observed import SeriesPoint
@@ -166,6 +165,8 @@ def _gaussian(terms: Array, value: Array, freedom: int) -> float:
     leverage = float(terms[-1] @ np.linalg.pinv(terms[:-1].T @ terms[:-1]) @ terms[-1])
     if scatter == 0:  # as of a count that has been 0: one frame tells nothing of its scatter
         return 0.0
+    from scipy.special import ndtri, stdtr  # late: it takes long to import, and few rules need it
+
     t = deviation / (scatter * math.sqrt(1 + leverage))
     gaussian = -float(ndtri(stdtr(freedom, -abs(t))))  # of the lower tail, which keeps its digits
     return math.copysign(min(gaussian, _MOST), t)

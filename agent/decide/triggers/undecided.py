@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy.special import ndtri
 
 from ...types import Array, Settings
 from ..observed import Observed
@@ -69,6 +68,8 @@ class Undecided(Settings):
 
     def gain(self, value: float, sd_frame: float, shared: float, factor: float) -> float:
         """Return the probability that a frame counted ``factor`` times longer is decided."""
+        from scipy.special import ndtri
+
         repeated = sd_frame / math.sqrt(factor)
         values: Array = value + math.hypot(sd_frame, repeated) * ndtri(_QUANTILES)
         return float(np.mean([self.decided(v, repeated, shared) for v in values.tolist()]))
@@ -86,10 +87,12 @@ class Undecided(Settings):
 
     def _largest(self, value: float, probability: float) -> float:
         """Return the largest standard deviation with which a value is on its side with a probability."""
+        from scipy.special import ndtri  # late: it takes long to import, and few rules need it
+
         largest = abs(self.of.beyond(value)) / float(ndtri(probability)) if probability < 1 else 0.0
         if largest == 0 or self._half_width(value) is None:
             return largest
-        from scipy.optimize import brentq  # late: it takes longer to import than the other modules of rules
+        from scipy.optimize import brentq
 
         found: Any = brentq(lambda sigma: self._side(value, sigma) - probability, largest * 1e-6, largest)
         return float(found)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 
 from xas_agent.agent.spectra.banded import Banded
-from xas_agent.agent.spectra.e0 import find_inflection
+from xas_agent.agent.spectra.e0 import E0_STEP_EV, find_inflection
+from xas_agent.agent.types import bin_means
 
 GAPS = st.sampled_from([0.1, 0.37, 1.0, 5.0])
 
@@ -21,6 +23,22 @@ def test_the_inflection_does_not_depend_on_the_other_spectra(gaps: list[float], 
     alone = [find_inflection(energy[None], row[None], 1.0, (-12.0, 28.0), first) for row in mu]
     for column, rows in zip(together, zip(*alone, strict=True), strict=True):
         np.testing.assert_allclose(column, np.concatenate(rows), atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing_ev", [0.5, 1.0, 3.9])
+def test_the_height_is_that_of_the_gaussian_derivative(smoothing_ev: float) -> None:
+    energy = np.arange(-60.0, 100.0, 0.37)
+    mu = np.arctan(energy / 2) + 0.1 * np.sin(energy)
+    bounds = np.arange(-50, 50, E0_STEP_EV)
+    sigma = smoothing_ev / E0_STEP_EV
+    derivative = gaussian_filter1d(bin_means(energy[None], mu[None], bounds)[0], sigma, order=1)
+    _, [height], _ = find_inflection(energy[None], mu[None], smoothing_ev, (-16.0, 16.0))
+    assert height * E0_STEP_EV == pytest.approx(derivative[100:-100].max(), rel=5e-3)  # its energies lie elsewhere
+
+
+def test_a_constant_has_no_inflection() -> None:
+    energy = np.arange(-60.0, 100.0, 0.37)
+    assert np.isnan(find_inflection(energy[None], np.full((1, len(energy)), 0.5), 1.0, (-16.0, 16.0))).all()
 
 
 @pytest.mark.parametrize(("points", "results", "spectra"), [(1, 1, 1), (90, 33, 5), (300, 200, 400), (20, 64, 3)])
