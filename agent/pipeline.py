@@ -28,6 +28,7 @@ from .types import (
     Estimates,
     Estimator,
     Frame,
+    Memory,
     Reason,
     Received,
     Refusal,
@@ -94,6 +95,8 @@ class Pipeline:
         """Number of documents of the last batch that were not read, because the host gave them up."""
         self.unanswered = 0
         """Number of complete frames that were not answered, because the host gave them up."""
+        self.lost = 0
+        """Number of documents, frames and notes that nothing was published of, because something failed on them."""
         self._reader = reader
         self._models = models
         self._align = SeriesAlignment(alignment, tabulated=tabulated)
@@ -180,17 +183,29 @@ class Pipeline:
             self._take(self._reader.poll(time.monotonic()))
         self._serve_waiting()
         if self._requests.paused is None:
-            self.decisions.propose_in_runs(self._rules.quiet(time.monotonic()))
+            self._try(lambda: self.decisions.propose_in_runs(self._rules.quiet(time.monotonic())))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
         self._load.learn(
             sum(document.rows for document in received), frames, self._answered, reading_s, self._serving_s
         )
-        self.standing = self._rules.standing()
-        self.decisions.publish_statuses()
+        self._try(self._note_standing)
+        self._try(self.decisions.publish_statuses)
         self._left_out.report(idle=not received)
         self._end_runs()
         self._commit(all_done=True)
+
+    def _note_standing(self) -> None:
+        self.standing = self._rules.standing()
+
+    def _try(self, step: Callable[[], object], **names: Any) -> bool:
+        """Do a step that what follows does not depend on; log an error; return whether it was done."""
+        try:
+            step()
+        except Exception as error:
+            _log.error("a step failed; the others go on", exc_info=error, **names)
+            return False
+        return True
 
     def resume(self, past: Past, inputs: Iterable[Sequence[Received]]) -> None:
         """Go on where an earlier process ended.
@@ -259,8 +274,9 @@ class Pipeline:
         names = self._runs.names(note.run_uid, file=note.file)
         log = _log.debug if note.reason is Reason.OVERLOAD else _log.warning  # logged once, when it begins
         log("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, count=note.count, **names)
-        self._runs.note(note)
-        self.decisions.propose_in_runs(self._rules.note(note))
+        if not self._try(lambda: self._runs.note(note), frame=note.seq_num, uid=note.uid, **names):
+            self.lost += note.count
+        self._try(lambda: self.decisions.propose_in_runs(self._rules.note(note)), frame=note.seq_num, **names)
 
     def close(self, reason: str = "the agent was closed before the run ended", *, handed_on: bool = False) -> None:
         """Serve all complete frames, then end every open run.
@@ -287,19 +303,31 @@ class Pipeline:
 
     def _take(self, outcomes: Iterable[Outcome]) -> None:
         for item in outcomes:
-            if isinstance(item, Frame | SetAside):
-                if item.seq_num:
-                    self._requests.measured(item.run_uid, item.seq_num)
-                if item in self._published:
+            try:
+                self._take_one(item)
+            except Exception as error:
+                if isinstance(item, Frame):
+                    self._note_failure(item, error)
                     continue
-            if isinstance(item, Frame):
-                self._waiting_frames.append(item)
-            elif isinstance(item, SetAside) and item.reason is Reason.OVERLOAD:
-                self._left_out.add(item, self._load.every)
-            elif isinstance(item, SetAside):
-                self.note(item)
-            else:
-                self._follow(item)
+                self.lost += 1
+                name, run = ("note", item.run_uid) if isinstance(item, SetAside) else (item.name, item.run.uid)
+                uid = item.uid if isinstance(item, SetAside) else str(item.doc.get("uid", ""))
+                _log.error("document not served", name=name, uid=uid, run=run, exc_info=error)
+
+    def _take_one(self, item: Outcome) -> None:
+        if isinstance(item, Frame | SetAside):
+            if item.seq_num:
+                self._requests.measured(item.run_uid, item.seq_num)
+            if item in self._published:
+                return
+        if isinstance(item, Frame):
+            self._waiting_frames.append(item)
+        elif isinstance(item, SetAside) and item.reason is Reason.OVERLOAD:
+            self._left_out.add(item, self._load.every)
+        elif isinstance(item, SetAside):
+            self.note(item)
+        else:
+            self._follow(item)
 
     def _follow(self, document: RunDocument) -> None:
         """Record the start or the stop of a run."""
@@ -310,8 +338,8 @@ class Pipeline:
             runs = self._progress.unwatched if document.name == "start" else self._progress.ended
             runs.append(uid)
         elif document.name == "start":
-            self._progress.memory |= self._relative.begin(document.run)
             self._runs.watch(document.run)
+            self._progress.memory |= self._relative.begin(document.run)
         else:
             self._stops[uid] = document.doc
             self._requests.run_stopped(uid)
@@ -355,7 +383,7 @@ class Pipeline:
             if self._abandoned.is_set():
                 self.unanswered += len(group)
             else:
-                self._publish(group, paged)
+                self._try(partial(self._publish, group, paged), run=group[0].frame.run_uid)
 
     def _neighbours(self, answers: Sequence[Answer], paged: bool) -> Iterator[list[Answer]]:
         """Answers that are published together; without pages, decisions come between the frames."""
@@ -472,22 +500,28 @@ class Pipeline:
                     self._progress.memory |= self._reader.positions(uid)
                 self._advanced.clear()
             progress, self._progress = self._progress, Progress()
-            for frame, model in self._changed.values():
-                progress.memory |= self._align.memory(frame, model) | self._rules.memory(frame.run_uid)
-                progress.memory |= self._energy_uncertainty.memory(frame.series, model)
-                progress.memory |= self._relative.memory(frame.series, model)
-            self._changed.clear()
-            for uid in self.decisions.changed:
-                progress.memory |= self._rules.memory(uid)
-            self.decisions.changed.clear()
-            progress.memory |= self._runs.memory() | self._requests.memory()
+            self._try(lambda: self._remember(progress.memory))  # else the results are sent all the same
             self._committed(progress)
         else:
             self._progress = Progress()
         self._requests.send()
 
+    def _remember(self, memory: Memory) -> None:
+        """Add the states that changed since the last progress."""
+        changed, self._changed = self._changed, {}
+        for frame, model in changed.values():
+            memory |= self._align.memory(frame, model) | self._rules.memory(frame.run_uid)
+            memory |= self._energy_uncertainty.memory(frame.series, model)
+            memory |= self._relative.memory(frame.series, model)
+        for uid in self.decisions.changed:
+            memory |= self._rules.memory(uid)
+        self.decisions.changed.clear()
+        memory |= self._runs.memory() | self._requests.memory()
+
     def _set_aside(self, run: AgentRun, note: SetAside) -> None:
-        run.set_aside(note)
+        names = {"run": note.run_uid, "frame": note.seq_num, "uid": note.uid}
+        if not self._try(lambda: run.set_aside(note), **names):  # else it would cost others that were held with it
+            self.lost += note.count
         if note.seq_num and not self._closing:  # else the frame may still be completed after a restart
             self._progress.outcomes.append((note.run_uid, note.uid))
         elif self._committed is not None and not self._runs.ended(note.run_uid):
@@ -498,17 +532,15 @@ class Pipeline:
         if not self._stops:
             return
         self._serve_waiting()
-        self.decisions.publish_statuses()
+        self._try(self.decisions.publish_statuses)
         for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
             self._left_out.report_run(uid)
-            self._rules.forget(uid)
-            self._requests.forget(uid)
-            self._relative.forget(uid)
-            self._published.forget(uid)
+            for part in (self._rules, self._requests, self._relative, self._published):
+                self._try(partial(part.forget, uid), run=uid)
             if not self._closing:
                 self._progress.ended.append(uid)
-            self._runs.end(uid, stop)
+            self._try(partial(self._runs.end, uid, stop), run=uid)
 
 
 def _of_edge(frame: Frame, model: Estimator) -> Frame:

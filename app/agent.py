@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -419,7 +420,7 @@ class XASAgent:
         gave up.
         """
         with self._progress:
-            documents = self._inbox.taken - self._served + self._failed
+            documents = self._inbox.taken - self._served + self._failed + self._pipeline.lost
             return {"documents": documents, "frames": self._pipeline.unanswered}
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -546,8 +547,7 @@ class XASAgent:
             idle = failed = False
             try:
                 self._perform_calls()
-                self._give_up_runs()
-                self._report_dropped(now=not batch)
+                self._prepare(now=not batch)
                 if batch:
                     self._feed(batch)
                 elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:
@@ -575,6 +575,14 @@ class XASAgent:
         if self._delivery is not None:
             self._delivery.close()
         self._resources.close()
+
+    def _prepare(self, *, now: bool) -> None:
+        """Do what comes before a batch of documents; an error does not cost them."""
+        for step in (self._give_up_runs, partial(self._report_dropped, now=now)):
+            try:
+                step()
+            except Exception:
+                _log.exception("a step failed; the documents are served")
 
     def _give_up_runs(self) -> None:
         """Forget the runs that went to another agent."""

@@ -37,6 +37,10 @@ from .model_choice import check_model, choose_model
 _log = get_logger()
 
 
+_Chosen = tuple[tuple[Hashable, ...], Estimator, Frame]
+"""What frames must have in common to be aligned together, model and frame."""
+
+
 class Aligner(Protocol):
     """Aligns measured or computed frames on a model's grid."""
 
@@ -176,15 +180,19 @@ class FrameServer:
 
     def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
         """Yield the aligned frames of :meth:`__call__` in batches of one kind, for :meth:`estimated`."""
-        chosen: list[tuple[Estimator, Frame]] = []
+        chosen: list[_Chosen] = []
         for frame in frames:
-            model = self._choose(frame)
+            try:
+                model = self._choose(frame)
+                kind = () if isinstance(model, Refusal) else (model.name, *self._align.kind(frame))
+            except Exception as error:
+                model, kind = _failed(frame, error), ()
             if isinstance(model, Refusal):
                 yield [Answer(frame, refusal=model)]
             else:
-                chosen.append((model, frame))
-        if by_time and all(np.isfinite(frame.time) for _, frame in chosen):
-            chosen.sort(key=lambda pair: pair[1].time)
+                chosen.append((kind, model, frame))
+        if by_time and all(np.isfinite(frame.time) for _, _, frame in chosen):
+            chosen.sort(key=lambda item: item[2].time)
         for model, batch in self._batches(chosen):
             yield from self._aligned(batch, model)
 
@@ -193,22 +201,18 @@ class FrameServer:
             return check_model(self._named, frame.energy, frame.mu, frame.element)
         return choose_model(self._models, frame.energy, frame.mu, frame.element, frame.edge)
 
-    def _batches(self, chosen: Sequence[tuple[Estimator, Frame]]) -> Iterator[tuple[Estimator, list[Frame]]]:
+    def _batches(self, chosen: Sequence[_Chosen]) -> Iterator[tuple[Estimator, list[Frame]]]:
         """Frames that can be aligned in one call; only neighbours if their order matters."""
-
-        def kind(pair: tuple[Estimator, Frame]) -> tuple[Hashable, ...]:
-            return pair[0].name, *self._align.kind(pair[1])
-
         if self._align.order_matters:
-            groups = [list(group) for _, group in groupby(chosen, kind)]
+            groups = [list(group) for _, group in groupby(chosen, lambda item: item[0])]
         else:
-            by_kind: dict[tuple[Hashable, ...], list[tuple[Estimator, Frame]]] = {}
-            for pair in chosen:
-                by_kind.setdefault(kind(pair), []).append(pair)
+            by_kind: dict[tuple[Hashable, ...], list[_Chosen]] = {}
+            for item in chosen:
+                by_kind.setdefault(item[0], []).append(item)
             groups = list(by_kind.values())
         for group in groups:
             for k in range(0, len(group), self._max_batch):
-                yield group[0][0], [frame for _, frame in group[k : k + self._max_batch]]
+                yield group[0][1], [frame for _, _, frame in group[k : k + self._max_batch]]
 
     def _aligned(self, frames: Sequence[Frame], model: Estimator) -> Iterator[list[Answer]]:
         """Align frames in one batch; if that fails, each in a batch of its own."""
@@ -232,13 +236,12 @@ class FrameServer:
         if not good:
             return answers
         try:
-            estimates = self._estimates([answers[i] for i in good])
+            estimates = _flagged(self._estimates([answers[i] for i in good]), [answers[i].flags for i in good])
         except Exception as error:
             if len(answers) == 1:
                 answers[0].refusal = _failed(answers[0].frame, error)
                 return answers
             return [alone for answer in answers for alone in self.estimated([answer])]
-        estimates = _flagged(estimates, [answers[i].flags for i in good])
         for place, i in enumerate(good):
             answers[i].estimates, answers[i].place = estimates, place
         finite = estimates.finite if isinstance(estimates, Estimates) else np.zeros(len(good), bool)

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from ..fields import FieldSettings, SeriesSettings
-from ..types import Frame, Memory, Received, RunDocument, RunInfo, SetAside, Stage
+from ..types import Frame, Memory, Received, RunDocument, RunInfo, SetAside, Stage, get_logger
 from .assembler import FrameAssembler
 from .book import Book
 from .fly import FlyJoiner, FlySettings
 from .notes import MAX_NOTES, join_notes
+from .run import malformed
+
+_log = get_logger()
 
 Outcome = Frame | SetAside | RunDocument
 """A frame, a note on unusable data, or a run's start (before its frames) or stop (after them)."""
@@ -102,7 +106,10 @@ class FrameReader:
 
         Data of one run that are unusable for one reason give one note.
         """
-        return join_notes(self._process(self._book(document)))
+        try:
+            return join_notes(self._process(self._book(document)))
+        except Exception as error:  # what the book returns besides comes with the next document
+            return [_failed(document, "", error)]
 
     def read(self, documents: Sequence[Received]) -> Iterator[tuple[int, list[Outcome]]]:
         """Process documents; yield the number of those read next, and what a call with each would return of them.
@@ -115,7 +122,11 @@ class FrameReader:
         with self.together(documents):
             k = 0
             while k < len(documents):
-                read = self._points_in_order(documents, k)
+                try:
+                    read = self._points_in_order(documents, k)
+                except Exception:  # the document is then read alone, and reported if it cannot be
+                    _log.debug("points not read together", exc_info=True)
+                    read = None
                 yield read or (1, self(documents[k]))
                 k += read[0] if read else 1
 
@@ -168,7 +179,13 @@ class FrameReader:
         for stage in self._stages[first:] if first else self._stages:
             passed: list[RunDocument | SetAside] = []
             for item in items:
-                passed += stage(item) if isinstance(item, RunDocument) else (item,)
+                if isinstance(item, SetAside):
+                    passed.append(item)
+                    continue
+                try:
+                    passed += stage(item)
+                except Exception as error:
+                    passed.append(_failed(item, item.run.uid, error))
             items = passed
         items = list(items)
         events = [item.doc for item in items if isinstance(item, RunDocument) and item.name == "event"]
@@ -189,3 +206,10 @@ class FrameReader:
             if item.name == "stop":
                 outcomes.append(item)
         return outcomes
+
+
+def _failed(document: Received | RunDocument, run_uid: str, error: Exception) -> SetAside:
+    """Return the note on a document that a stage could not read, and log where it failed."""
+    doc: Any = document.doc
+    _log.error("document not read", name=document.name, run=run_uid, exc_info=error)
+    return replace(malformed(document.name, doc if isinstance(doc, dict) else {}, error), run_uid=run_uid)
