@@ -115,6 +115,7 @@ class Loading:
                 model.load(warm_up=True)
             except Exception as error:  # each of its frames then says so
                 _log.error("model not loaded", model=model.name, error=str(error))
+        import scipy.special  # noqa: F401  trends and rules need it: its import would delay their first judgement
 
     def close(self) -> None:
         """Load no further model; wait for the one in progress."""

@@ -96,7 +96,10 @@ def _powers(energies: bytes, first: int, last: int, order: int) -> tuple[Array, 
     for k in range(order):
         np.multiply(powers[k], u, out=powers[k + 1])
     basis = powers[:, first:last]
-    inverse = np.asarray(np.linalg.inv(basis @ basis.T), np.float64)
+    try:
+        inverse = np.asarray(np.linalg.inv(basis @ basis.T), np.float64)
+    except np.linalg.LinAlgError:
+        raise np.linalg.LinAlgError("the points of a window have the same energy") from None
     powers.flags.writeable = inverse.flags.writeable = False
     return powers, inverse, middle, half
 
