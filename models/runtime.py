@@ -82,6 +82,9 @@ class Model:
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
+        # In single precision probabilities add up to 1 ± 1e-7, which would change means by the largest class times that.
+        for d in self._descriptors:
+            out[:, d.columns] /= out[:, d.columns].sum(axis=1, keepdims=True)
         mean, lo, hi = self._intervals(out, spectra, extra_sd or {})
         score = out[:, -1]
         flags = [() if known else (Flag.OUT_OF_DISTRIBUTION,) for known in (score <= 1.0).tolist()]
