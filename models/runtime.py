@@ -82,7 +82,7 @@ class Model:
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
-        # In single precision probabilities add up to 1 ± 1e-7, which would change means by the largest class times that.
+        # Probabilities of single precision add up to 1 ± 1e-7; times the largest class this would change means.
         for d in self._descriptors:
             out[:, d.columns] /= out[:, d.columns].sum(axis=1, keepdims=True)
         mean, lo, hi = self._intervals(out, spectra, extra_sd or {})

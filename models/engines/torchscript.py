@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from ...agent.types import get_logger
 from ..card import ModelError
@@ -42,9 +41,7 @@ class TorchScript:
         self.folder = folder
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         try:
-            # TorchScript's errors are told by functions of the loaded module, which must outlive the frozen one.
-            self._loaded = load_module(folder, torch.device("cpu"))
-            self._on_cpu: Any = torch.jit.freeze(torch.jit.script(_InParts(self._loaded).eval()))
+            self._on_cpu = _load(folder, torch.device("cpu"))
         except RuntimeError as error:
             found = f"torch {torch.__version__} cannot load it ({_cause(error).partition('. ')[0]})"
             remedy = "restore it, or train the model again"
@@ -70,7 +67,9 @@ class TorchScript:
             else:
                 self._gpu_answered()
                 return out.numpy()
-        return self._on_cpu(x).numpy()
+        if len(x) <= CPU_BATCH_ROWS:
+            return self._on_cpu(x).numpy()
+        return torch.cat([self._on_cpu(part) for part in x.split(CPU_BATCH_ROWS)]).numpy()
 
     def _gpu_failed(self, error: RuntimeError) -> None:
         if not self._gpu_retry_s:
@@ -96,24 +95,6 @@ def load_module(folder: Path, device: torch.device) -> Any:
 
 def _load(folder: Path, device: torch.device) -> Any:
     return torch.jit.freeze(load_module(folder, device))
-
-
-class _InParts(nn.Module):
-    """Passes a batch through a network in parts that fit the cache.
-
-    As TorchScript the loop over the parts runs without Python's lock, which after each part would otherwise have to
-    be awaited while other threads of the agent work.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.rows = network, CPU_BATCH_ROWS
-
-    def forward(self, x: Tensor) -> Tensor:
-        answers: list[Tensor] = []
-        for part in x.split(self.rows):
-            answers.append(self.network(part))
-        return torch.cat(answers)
 
 
 def _cause(error: RuntimeError) -> str:
