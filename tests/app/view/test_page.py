@@ -165,6 +165,7 @@ def test_a_frame_that_comes_while_the_history_loads_hides_none(browser, tmp_path
         page.route("**/quality", lambda route: held.append(route))
         page.goto(dashboard.address)
         wait_until(lambda: page.evaluate("true") and held != [])
+        expect(page.locator("#link")).to_have_attribute("data-link", "live")  # else the frame comes with the history
         session.frame()
         expect(page.locator("#fact-frame")).to_have_text("4")
         held[0].continue_()
