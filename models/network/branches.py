@@ -1,10 +1,13 @@
 """Layers of the Spectral Pattern Translator: its embedding, its frequency bands and its graph attention."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 from .shape import SPTShape
+
+_FEW_FRAMES = 2  # up to which one convolution of all bands is faster than one of each on a CPU
 
 
 def present(bias: Tensor | None) -> Tensor:
@@ -23,7 +26,7 @@ class MembersLinear(nn.Linear):
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """Return weights (members, inputs, outputs) and biases (members, 1, outputs)."""
-        weight = self.weight.reshape(self.members, self.outputs, self.inputs).transpose(1, 2)
+        weight = self.weight.reshape(self.members, self.outputs, self.inputs).transpose(1, 2).contiguous()
         return weight, self.bias.reshape(self.members, 1, self.outputs)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -79,23 +82,33 @@ class SpectralEmbedding(nn.Module):
         self.local = nn.Conv1d(3 if self.masked else 2, channels, 5, padding=2, stride=shape.node_points)
         self.stride = shape.node_points
         self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
+        inputs, points = self.local.in_channels, shape.grid_points
+        self.as_large = [1.0, 5.0, 1.0][:inputs]
+        """What makes slopes as large as values."""
+        point = np.arange(shape.nodes)[:, None, None] * shape.node_points + np.arange(-2, 3)
+        near = np.arange(inputs)[:, None] * points + point
+        self.near = np.where((point >= 0) & (point < points), near, inputs * points).ravel().tolist()
+        """Where the five points of every channel about each node are, the channels behind each other, and a 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         n, shared = x.shape[0], x.dim() == 2
         x = x.unsqueeze(1) if shared else x
         padded = torch.cat([x.narrow(2, 0, 1), x, x.narrow(2, -1, 1)], dim=2)
-        slope = (padded[..., 2:] - padded[..., :-2]) * 5.0  # slopes become as large as the values
+        slope = padded[..., 2:] - padded[..., :-2]
         channels = [x, slope]
         if self.masked:
             channels = [x.nan_to_num(), slope.nan_to_num(), (~x.isnan()).to(x.dtype)]
-        near = F.pad(torch.stack(channels, dim=2), [2, 2]).unfold(3, 5, self.stride)  # (N, ·, channels, nodes, 5)
-        near = near.permute(1, 0, 3, 2, 4).reshape(x.shape[1], n, self.nodes, -1)
+        zero = torch.zeros_like(x.narrow(2, 0, 1))
+        near = torch.cat(channels + [zero], dim=2).index_select(2, torch.tensor(self.near, device=self.place.device))
+        near = near.transpose(0, 1).reshape(x.shape[1], n, self.nodes, -1)
         place = (self.place + present(self.local.bias).unsqueeze(1)).transpose(1, 2)  # (1, nodes, channels)
+        as_large = torch.tensor(self.as_large, device=self.place.device).unsqueeze(1)
+        weight = self.local.weight * as_large
         if shared:  # the channels of all members are one product
-            weight = self.local.weight.flatten(1).T.unsqueeze(0)
+            weight = weight.flatten(1).T.unsqueeze(0)
             values = torch.baddbmm(place, near[0], weight.expand(n, -1, -1))
             return values.reshape(n, self.nodes, self.members, self.width)
-        weight = self.local.weight.reshape(self.members, self.width, -1).transpose(1, 2)
+        weight = weight.reshape(self.members, self.width, -1).transpose(1, 2)
         values = torch.bmm(near.flatten(1, 2), weight).reshape(self.members, n, self.nodes, self.width)
         return values.permute(1, 2, 0, 3) + place.reshape(self.nodes, self.members, self.width)
 
@@ -139,6 +152,24 @@ class FrequencyBranch(nn.Module):
         self.norm = MembersNorm(shape.members, shape.members * w)
         self.chosen = shape.frame_bands or self.count
         self.harmonics = [round(shape.nodes / p) for p in shape.periods]
+        self.few, self.longest = _FEW_FRAMES, max(shape.periods)  # TorchScript sees attributes, not globals
+        self.pixels, self.unfolded = self.places(shape)
+
+    def places(self, shape: SPTShape) -> tuple[list[int], list[int]]:
+        """Return the point of every pixel of all bands' images, and the pixel of every point, member and band.
+
+        The images have the same height and width, their pixels bands side by side; a pixel without a point has the
+        number after the last.
+        """
+        height = max(-(-shape.nodes // p) for p in shape.periods)
+        row, column = np.divmod(np.arange(height * self.longest)[:, None], self.longest)
+        periods = np.array(shape.periods)
+        point = row * periods + column  # (pixels, bands)
+        pixels = np.where((column < periods) & (point < shape.nodes), point, shape.nodes)
+        rows, columns = np.divmod(np.arange(shape.nodes)[:, None], periods)  # (points, bands)
+        pixel = (rows * self.longest + columns) * self.count + np.arange(self.count)
+        unfolded = pixel[:, None] * shape.members + np.arange(shape.members)[:, None]  # (points, members, bands)
+        return pixels.ravel().tolist(), unfolded.ravel().tolist()
 
     def unchosen(self, h: Tensor) -> Tensor:
         """(N, bands) 0 for the strongest bands of a frame, −10⁴ for the others."""
@@ -149,19 +180,42 @@ class FrequencyBranch(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         n, points, m, w = h.shape[0], self.points, self.members, self.width
-        rows = F.pad(h.flatten(2), [0, 0, 0, self.missing])
-        filtered: list[Tensor] = []
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for band in self.bands:
-            filtered.append(band(rows)[:, :points].reshape(n, points, m, w))
             weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
             biases.append(band.mix.bias.reshape(m, w))  # pyright: ignore
         bias = torch.stack(biases, dim=1)  # (members, bands, width); added to means and sum, not to every point
         scripted = torch.jit.is_scripting()  # pyright: ignore  TorchScript knows it by this name
-        if scripted and not h.is_cuda and many_images(n, points):
+        on_cpu = scripted and not h.is_cuda
+        if on_cpu and n <= self.few:
+            return self.norm(self.at_once(h, self.filtered_at_once(h), torch.stack(weights, dim=1), bias))
+        rows = F.pad(h.flatten(2), [0, 0, 0, self.missing])
+        filtered: list[Tensor] = []
+        for band in self.bands:
+            filtered.append(band(rows)[:, :points].reshape(n, points, m, w))
+        if on_cpu and many_images(n, points):
             return self.norm(self.one_by_one(h, filtered, weights, bias))
-        return self.norm(self.at_once(h, filtered, torch.stack(weights, dim=1), bias))
+        return self.norm(self.at_once(h, torch.stack(filtered, dim=3), torch.stack(weights, dim=1), bias))
+
+    def filtered_at_once(self, h: Tensor) -> Tensor:
+        """Filter all bands in one convolution: (N, points, members, width) → (N, points, members, bands, width).
+
+        The images of all bands are filled up with 0 to the same size. For few frames a convolution costs little more
+        than its call.
+        """
+        n, m, w = h.shape[0], self.members, self.width
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for band in self.bands:
+            weights.append(band.within.weight)  # pyright: ignore
+            biases.append(present(band.within.bias))  # pyright: ignore
+        weight, bias = torch.cat(weights), torch.cat(biases)
+        pixels = F.pad(h.flatten(2), [0, 0, 0, 1]).index_select(1, torch.tensor(self.pixels, device=bias.device))
+        images = pixels.reshape(n, -1, self.longest, self.count * m * w).permute(0, 3, 1, 2)
+        filtered = F.conv2d(images, weight, bias, padding=1, groups=self.count * m * w).permute(0, 2, 3, 1)
+        rows = filtered.reshape(n, -1, w).index_select(1, torch.tensor(self.unfolded, device=bias.device))
+        return rows.reshape(n, self.points, m, self.count, w)
 
     def one_by_one(self, h: Tensor, filtered: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
         """Fuse the filtered bands: of many frames, all bands at once would not fit the CPU's cache.
@@ -184,7 +238,7 @@ class FrequencyBranch(nn.Module):
             fused.addcmul_(band, share[:, :, k].unsqueeze(1).unsqueeze(3))
         return fused
 
-    def at_once(self, h: Tensor, filtered: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    def at_once(self, h: Tensor, filtered: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """As :meth:`one_by_one`, with the mix of all bands and their sum as one product of matrices.
 
         A band's share follows from its mean over points, and the mean of a mixed band is the mix of its mean, so that
@@ -193,12 +247,13 @@ class FrequencyBranch(nn.Module):
 
         Parameters
         ----------
-        h, filtered, bias
+        h, bias
             As for :meth:`one_by_one`.
+        filtered : (N, points, members, bands, width)
         weight : (members, bands, width, width)
         """
         n, points, m, w = h.shape[0], self.points, self.members, self.width
-        signal = F.gelu(torch.stack(filtered, dim=3))  # (N, points, members, bands, width)
+        signal = F.gelu(filtered)
         total = signal.sum(dim=1).permute(1, 2, 0, 3).reshape(m * self.count, n, w)
         of_each = bias.reshape(m * self.count, 1, w)
         mean = torch.baddbmm(of_each, total, weight.flatten(0, 1), alpha=1.0 / points)
@@ -211,9 +266,14 @@ class FrequencyBranch(nn.Module):
     def shares(self, h: Tensor, mean: Tensor) -> Tensor:
         """Shares (N, members, bands) of the bands, from the mixed bands' means (members, bands, N, width)."""
         m, n, w = self.members, h.shape[0], self.width
-        key = self.key(mean.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
-        query = self.query(h.mean(dim=1).transpose(0, 1)).unsqueeze(1)
-        score = (query * key).sum(dim=3) * self.width**-0.5
+        scale = self.width**-0.5
+        weight, bias = self.key.matrices()
+        key = torch.baddbmm(bias * scale, mean.reshape(m, self.count * n, w), weight * scale)
+        weight, bias = self.query[0].matrices()  # pyright: ignore  a Sequential forgets its types
+        total = h.sum(dim=1).transpose(0, 1)
+        query = torch.baddbmm(bias, total, weight, alpha=1.0 / self.points)
+        query = self.query[2](F.gelu(query)).unsqueeze(1)
+        score = (query * key.reshape(m, self.count, n, w)).sum(dim=3)
         if self.chosen < self.count:
             score = score + self.unchosen(h).T
         return torch.softmax(score, dim=1).permute(2, 0, 1)
@@ -273,7 +333,7 @@ class GraphAttention(nn.Module):
             scores.append(torch.bmm(of_heads, pair))
         frames = here.shape[2] // (self.points + 2 * self.window)
         outside = F.pad(self.outside.T, [0, 2 * self.window]).unsqueeze(1).expand(-1, frames, -1).flatten(1)
-        return torch.softmax(torch.stack(scores, dim=1) + outside[:, :count].unsqueeze(1), dim=1)
+        return torch.softmax(torch.stack(scores, dim=1) + outside.narrow(1, 0, count).unsqueeze(1), dim=1)
 
     def frames(self, x: Tensor) -> Tensor:
         """(members, channels, all points but the zeros at both ends) → (N, points, members, channels)."""
@@ -285,7 +345,7 @@ class GraphAttention(nn.Module):
         here, there, value = self.projected(h)
         weight = self.attention(here, there).unsqueeze(3)  # (members, reach, heads, 1, ·)
         value, count = value.reshape(self.members, self.heads, self.each, -1), weight.shape[4]
-        attended = weight[:, 0] * value[..., :count]
+        attended = weight.select(1, 0) * value[..., :count]
         for k in range(1, self.reach):
-            attended.addcmul_(weight[:, k], value[..., k : k + count])
+            attended.addcmul_(weight.select(1, k), value[..., k : k + count])
         return self.norm(h + self.frames(F.gelu(attended).flatten(1, 2)))

@@ -32,10 +32,13 @@ class Denoiser(nn.Module):
         centred = x - self.mean
         coordinates = centred @ self.axes
         rest = torch.addmm(centred, coordinates, -self.axes.T)
-        outside = rest.square().sum(1, keepdim=True) / float(len(self.axes) - self.axes.shape[1])
-        noise = (outside - self.remainder).clamp_min(0.0)
-        removed = coordinates * (noise / (self.variance + noise))
-        return torch.addmm(x, removed, -self.axes.T).addcmul(rest, noise / (outside + 1e-12), value=-1.0)
+        # All variances are times the number of directions outside of the components, which then never divides.
+        directions = float(len(self.axes) - self.axes.shape[1])
+        outside = (rest * rest).sum(1, keepdim=True)
+        noise = (outside - (self.remainder * directions).reshape(1)).clamp_min(0.0)
+        removed = coordinates * (noise / (self.variance * directions + noise))
+        share = noise / outside.clamp_min(1e-12)
+        return torch.addmm(x, removed, -self.axes.T).addcmul(rest, share, value=-1.0)
 
     @torch.no_grad()
     def fit(self, spectra: Tensor) -> None:

@@ -59,17 +59,17 @@ class Served(nn.Module):
         self.ood_score = OODScore(self.short, outliers=outliers)
 
     def forward(self, x: Tensor) -> Tensor:
-        always_known = x[:, : self.short]
+        always_known = x.narrow(1, 0, self.short)
         denoised = self.denoiser(always_known)
         if self.short < len(self.centre):
-            denoised = torch.cat([denoised, x[:, self.short :]], dim=1)
+            denoised = torch.cat([denoised, x.narrow(1, self.short, len(self.centre) - self.short)], dim=1)
         scaled = torch.addcmul(-self.centre / self.spread, denoised, self.spread.reciprocal())
         logits, mean, log_variance, query = self.spt.by_descriptor(scaled)
         recalled, recalled_values = self.recall.by_descriptor(query)
         share = self.share[len(self.classes) :]
         difference = recalled_values - mean
         value = torch.addcmul(mean, share, difference)
-        variance = torch.addcmul(log_variance.exp(), share * (1 - share), difference.square()).sum(0)
+        variance = torch.addcmul(log_variance.exp(), share * (1 - share), difference * difference).sum(0)
         members = float(len(self.recall.keys))
         return torch.cat(
             [
@@ -94,11 +94,14 @@ class Served(nn.Module):
         """
         share = self.share[: len(self.classes)].unsqueeze(1)
         from_heads = torch.softmax(logits / self.temperature.unsqueeze(1), dim=3)
-        blended = torch.lerp(from_heads, recalled, share).clamp_min(1e-9).log().mean(0)
-        counts = torch.tensor(self.classes, device=blended.device).unsqueeze(1)
-        beyond = torch.arange(max(self.classes), device=blended.device) >= counts
-        every = torch.softmax(blended.masked_fill(beyond, float("-inf")), dim=2).flatten(1)
-        return every.index_select(1, torch.tensor(self.columns, device=blended.device))
+        blended = torch.lerp(from_heads, recalled, share).clamp_min(1e-9).log().sum(0)
+        device = self.temperature.device  # of a weight, so that torch.jit.freeze computes what follows once
+        counts = torch.tensor(self.classes, device=device).unsqueeze(1)
+        beyond = torch.zeros(counts.shape[0], max(self.classes), device=device).masked_fill(
+            torch.arange(max(self.classes), device=device) >= counts, float("-inf")
+        )
+        every = torch.softmax(beyond.unsqueeze(0).add(blended, alpha=1.0 / len(logits)), dim=2).flatten(1)
+        return every.index_select(1, torch.tensor(self.columns, device=device))
 
 
 def save(served: Served, path: Path, weights: torch.dtype = torch.float16) -> None:

@@ -71,7 +71,7 @@ class OODScore(nn.Module):
         deviation = curved.abs()
         median = deviation.topk((x.shape[1] - 1) // 2, dim=1, largest=False, sorted=False).values.amax(1)
         worst = deviation.amax(1) / (self.floor + median)
-        smooth = smoothed.square().mean(1).sqrt()
+        smooth = torch.linalg.vector_norm(smoothed, dim=1)
         return torch.stack([nearest, smooth, worst, nearest / to_outliers.clamp_min(1e-6)], dim=1).float()
 
     def projections(self) -> Tensor:
@@ -85,7 +85,9 @@ class OODScore(nn.Module):
         broad = every - axes[:, : self.broad] @ axes[:, : self.broad].T
         rest = every - axes @ axes.T
         curved = rest[:, 1:-1] - (rest[:, :-2] + rest[:, 2:]) / 2
-        return torch.cat([axes[:, : self.near], broad.unfold(1, 5, 1).mean(2), curved], dim=1)
+        smoothed = broad.unfold(1, 5, 1).mean(2)
+        smoothed = smoothed / float(smoothed.shape[1]) ** 0.5  # the norm is then the root of the mean square
+        return torch.cat([axes[:, : self.near], smoothed, curved], dim=1)
 
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) mean distances of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
@@ -93,7 +95,7 @@ class OODScore(nn.Module):
         All are in double precision: the squared distances are one product of matrices, differences of squares.
         """
         points = torch.cat([self.seen.double(), self.outliers.double()])
-        square = x.square().sum(1, keepdim=True) + points.square().sum(1)
+        square = (x * x).sum(1, keepdim=True) + points.square().sum(1)
         # Not in place: torch.jit.freeze would then take other tensors for changed, and fold no weights.
         seen, outliers = torch.addmm(square, x, points.T, alpha=-2.0).split(
             [len(self.seen), len(self.outliers)], dim=1
@@ -109,8 +111,10 @@ class OODScore(nn.Module):
         A distance becomes 1/e at its median over training spectra and 1 at its quantile, so that distances of narrow
         and of wide distribution compare.
         """
-        level = (distances[:, :3] / self.limits).clamp_min(1e-6).pow((self.limits / self.usual).log().reciprocal())
-        return torch.stack([torch.linalg.vector_norm(level[:, :2], dim=1), level[:, 2], distances[:, 3]], dim=1)
+        exponent = (self.limits / self.usual).log().reciprocal()
+        level = (distances.narrow(1, 0, 3) / self.limits).clamp_min(1e-6).pow(exponent)
+        both = torch.linalg.vector_norm(level.narrow(1, 0, 2), dim=1)
+        return torch.stack([both, level.select(1, 2), distances.select(1, 3)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.combine(self.distances(x)) / self.edge).amax(1)

@@ -28,7 +28,7 @@ class Recall(nn.Module):
 
     def __init__(self, members: int, sites: int, key: int, classes: tuple[int, ...], regressed: int) -> None:
         super().__init__()
-        self.classes, self.total = list(classes), sum(classes)
+        self.classes, self.total, self.regressed = list(classes), sum(classes), regressed
         zero, first = self.total + 2 * regressed, [sum(classes[:d]) for d in range(len(classes))]
         self.columns = [
             start + k if k < n else zero for start, n in zip(first, classes, strict=True) for k in range(max(classes))
@@ -83,7 +83,8 @@ class Recall(nn.Module):
         columns = torch.tensor(self.columns, device=self.labels.device)
         per_class = recalled.index_select(2, columns).reshape(m, n, len(self.classes), -1)
         per_class = per_class / per_class.sum(3, keepdim=True).clamp_min(self.least)
-        known, values = recalled[:, :, self.total : -1].chunk(2, dim=2)
+        known = recalled.narrow(2, self.total, self.regressed)
+        values = recalled.narrow(2, self.total + self.regressed, self.regressed)
         return per_class.clamp_min(self.least), values / known.clamp_min(self.least)
 
     def nearness(self, query: Tensor, barred: Tensor | None) -> Tensor:
@@ -96,12 +97,12 @@ class Recall(nn.Module):
         sharpness, keys, query = self.log_sharpness.exp(), self.keys.float() - centre, query - centre
         if self.training or not self.single_serves():
             sharpness, keys, query = sharpness.double(), keys.double(), query.double()
-        far = sharpness * query.square().sum(2, keepdim=True)
         near = (2 * sharpness * keys).transpose(1, 2)
-        out = ((-sharpness * keys.square().sum(2, keepdim=True)).transpose(1, 2) - far).baddbmm_(query, near).float()
-        if barred is not None:
-            out = torch.where(barred, -self.far * sharpness.float(), out)
-        return out
+        out = torch.baddbmm((-sharpness * keys.square().sum(2, keepdim=True)).transpose(1, 2), query, near)
+        if barred is None:  # the square of the query is the same for all sites
+            return out.float()
+        out = (out - sharpness * query.square().sum(2, keepdim=True)).float()
+        return torch.where(barred, -self.far * sharpness.float(), out)
 
     def single_serves(self) -> bool:
         """Return whether single precision serves for the distances."""

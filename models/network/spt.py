@@ -67,9 +67,10 @@ class SPT(nn.Module):
         All descriptors have as many classes as that with most; the logits of those beyond its own are −∞.
         """
         z = self.latent(F.gelu(self.gather_points(self.blocks(self.embedding(x)))))
-        out = self.head_outputs(z)
-        mean, log_variance = out[:, :, -1, : 2 * self.regressed].chunk(2, dim=2)
-        return out[:, :, :-1, : max(self.classes)], mean, log_variance.clamp(-8.0, 4.0), self.query(z)
+        out, classified, r = self.head_outputs(z), len(self.classes), self.regressed
+        logits, regressed = out.narrow(2, 0, classified).narrow(3, 0, max(self.classes)), out.select(2, classified)
+        mean, log_variance = regressed.narrow(2, 0, r), regressed.narrow(2, r, r)
+        return logits, mean, log_variance.clamp(-8.0, 4.0), self.query(z)
 
     def gather_points(self, h: Tensor) -> Tensor:
         """(N, points, members, width) → (members, N, gathered · points / stride)."""
