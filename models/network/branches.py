@@ -17,17 +17,24 @@ def present(bias: Tensor | None) -> Tensor:
 
 
 class MembersLinear(nn.Linear):
-    """One linear layer per member: (members, N, inputs) → (members, N, outputs)."""
+    """One linear layer per member: (members, N, inputs) → (members, N, outputs).
 
-    def __init__(self, inputs: int, outputs: int, members: int) -> None:
+    Inputs and outputs may be scaled. This costs no operation, since ``torch.jit.freeze`` scales the weights once.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, members: int, *, scale_in: float = 1.0, scale_out: float = 1.0
+    ) -> None:
         super().__init__(inputs, members * outputs)
         self.members = members
         self.inputs, self.outputs = inputs, outputs
+        self.scale_in, self.scale_out = scale_in, scale_out
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """Return weights (members, inputs, outputs) and biases (members, 1, outputs)."""
         weight = self.weight.reshape(self.members, self.outputs, self.inputs).transpose(1, 2).contiguous()
-        return weight, self.bias.reshape(self.members, 1, self.outputs)
+        bias = self.bias.reshape(self.members, 1, self.outputs)
+        return weight * (self.scale_in * self.scale_out), bias * self.scale_out
 
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.matrices()
@@ -146,9 +153,9 @@ class FrequencyBranch(nn.Module):
         self.bands = nn.ModuleList(FrequencyBand(shape, p) for p in shape.periods)
         self.count = len(shape.periods)
         self.missing = max(-shape.nodes % p for p in shape.periods)
-        first = MembersLinear(w, w, shape.members)
-        self.query = nn.Sequential(first, nn.GELU(), MembersLinear(w, w, shape.members))
-        self.key = MembersLinear(w, w, shape.members)
+        of_sum = MembersLinear(w, w, shape.members, scale_in=1.0 / shape.nodes)
+        self.query = nn.Sequential(of_sum, nn.GELU(), MembersLinear(w, w, shape.members))
+        self.key = MembersLinear(w, w, shape.members, scale_out=w**-0.5)
         self.norm = MembersNorm(shape.members, shape.members * w)
         self.chosen = shape.frame_bands or self.count
         self.harmonics = [round(shape.nodes / p) for p in shape.periods]
@@ -266,14 +273,9 @@ class FrequencyBranch(nn.Module):
     def shares(self, h: Tensor, mean: Tensor) -> Tensor:
         """Shares (N, members, bands) of the bands, from the mixed bands' means (members, bands, N, width)."""
         m, n, w = self.members, h.shape[0], self.width
-        scale = self.width**-0.5
-        weight, bias = self.key.matrices()
-        key = torch.baddbmm(bias * scale, mean.reshape(m, self.count * n, w), weight * scale)
-        weight, bias = self.query[0].matrices()  # pyright: ignore  a Sequential forgets its types
-        total = h.sum(dim=1).transpose(0, 1)
-        query = torch.baddbmm(bias, total, weight, alpha=1.0 / self.points)
-        query = self.query[2](F.gelu(query)).unsqueeze(1)
-        score = (query * key.reshape(m, self.count, n, w)).sum(dim=3)
+        key = self.key(mean.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
+        query = self.query(h.sum(dim=1).transpose(0, 1)).unsqueeze(1)
+        score = (query * key).sum(dim=3)
         if self.chosen < self.count:
             score = score + self.unchosen(h).T
         return torch.softmax(score, dim=1).permute(2, 0, 1)

@@ -114,7 +114,7 @@ def band_weights(served: Served, spectra: Tensor) -> Array:
             own = key.reshape(branch.members, branch.count, -1, branch.width)
             scores.append((query.unsqueeze(1) * own).sum(3))
         score = torch.cat(scores, dim=2)
-        total += torch.softmax(score * branch.width**-0.5, dim=1).mean(0).T / len(branches)
+        total += torch.softmax(score, dim=1).mean(0).T / len(branches)
     return total.double().numpy()
 
 
