@@ -85,6 +85,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    if "event_model" in sys.modules:
+        from valid import remember_what_is_valid
+
+        remember_what_is_valid()
     gc.freeze()  # each search for garbage would go through all that was imported
     gc.enable()
     gc.set_threshold(20_000)

@@ -48,6 +48,7 @@ def test_other_numbers_and_uids_are_seen_alike():
         {"seq_num": 1.5},
         {"seq_num": "1"},
         {"seq_num": np.int64(1)},
+        {"uid": np.datetime64(0, "s")},
         {"time": "now"},
         {"time": np.ones(3)},
         {"uid": 3},
