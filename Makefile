@@ -7,7 +7,7 @@ MINUTES ?= 60
 # The tests start many processes: each should find the bytecode of those before it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test slow coverage fuzz lint check audit docs bench curves sbom ci clean train-small
+.PHONY: help run test collect slow coverage fuzz lint check audit docs bench curves sbom ci clean train-small
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ run: $(STAMP) ## run the embedded beamline, the agent and its dashboard; writes 
 # Three workers of one thread each on two cores: some tests wait for other processes.
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+collect: $(STAMP) ## import all tests and run none
+	$(BIN)/python -m pytest --collect-only -qq -m "slow or not slow"
 
 slow: $(STAMP) ## run the slow tests, which train networks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --timeout 600 $(PYTEST_ARGS)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +11,19 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from ..agent.types import Array, ConfigError, Edge, Grid, InputError, Reach, SeriesSlope, Settings, read_yaml
+from ..agent.types import (
+    Array,
+    ConfigError,
+    Edge,
+    Grid,
+    InputError,
+    Reach,
+    SeriesSlope,
+    Settings,
+    content_of,
+    mapping_of,
+    validate_settings,
+)
 
 HIT_E = 0.35
 """Largest error of the mean oxidation state of a hit, e."""
@@ -272,9 +285,15 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise ModelError(f"{folder}: not a model folder: no card.yaml in it; expected model.ts and card.yaml")
     try:
-        return read_yaml(path, Card)
+        return _parsed(content_of(path), str(path))
     except ConfigError as e:
         raise ModelError(str(e)) from None
+
+
+@lru_cache(maxsize=64)
+def _parsed(content: bytes, source: str) -> Card:
+    """Return the card that a file holds; most commands read each of them twice."""
+    return validate_settings(mapping_of(content, source), Card, source)
 
 
 class _Line(dict[str, Any]):

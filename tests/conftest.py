@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _SOCKETS = tempfile.TemporaryDirectory(prefix="xas-")
 os.environ["XDG_RUNTIME_DIR"] = _SOCKETS.name
 
+gc.disable()  # until all is imported, of which nothing is garbage
+
 # Test processes share the cores; torch is imported later.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -83,7 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    if "event_model" in sys.modules:
+        from valid import remember_what_is_valid
+
+        remember_what_is_valid()
     gc.freeze()  # each search for garbage would go through all that was imported
+    gc.enable()
     gc.set_threshold(20_000)
 
 

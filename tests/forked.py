@@ -97,6 +97,20 @@ def _serve() -> None:
     os._exit(0)
 
 
+def _prepared() -> Callable[[], object]:
+    """Return the command, with what each would do first already done."""
+    import typer.main
+
+    from xas_agent.app.config import load_config
+    from xas_agent.app.wiring import model_folders
+    from xas_agent.cli import app
+
+    model_folders(load_config({}))  # pydantic's validators, and the cards
+    command = typer.main.get_command(app)
+    typer.main.get_command = lambda _: command
+    return app
+
+
 def _run(command: Callable[[], object]) -> int:
     """Return the exit code of a command, as the interpreter would have it."""
     try:
@@ -126,10 +140,11 @@ def _end(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a tenth of the time to load so much would go into a search for garbage
     for module in PRELOADED:
         __import__(module)
-    from xas_agent.cli import app
-
+    app = _prepared()
     gc.freeze()  # or each command would spend a second on collecting what was loaded here
     _serve()
+    gc.enable()
     _end(_run(app))

@@ -11,6 +11,7 @@ from typing import Any
 
 import event_model
 import pytest
+from valid import check_document
 
 PROXY = """
 from bluesky.callbacks.zmq import Proxy
@@ -132,7 +133,7 @@ def test_every_frame_is_answered_through_a_proxy(form, frames, tmp_path):
                 assert agent.ended() == 0
                 received = heard(dispatcher, frames if form == "step" else 1)
     for name, doc in received:
-        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        check_document(name, doc)
     own = [pair for pair in received if pair[0] == "start" and pair[1].get("xas_agent")]
     foreign = {doc["uid"] for name, doc in received if name == "start" and not doc.get("xas_agent")}
     assert {doc["parent_uid"] for _, doc in own} == foreign

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from deadline import wait_until
 from forked import run_command
+from valid import check_document
 
 import xas_agent
 from xas_agent.agent.types import Array, keys_of
@@ -96,7 +97,7 @@ def documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """The agent's own documents, each valid, every run whole."""
     found = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
     for name, doc in found:
-        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        check_document(name, doc)
     starts = [doc["uid"] for name, doc in found if name == "start"]
     assert sorted(doc["run_start"] for name, doc in found if name == "stop") == sorted(starts)
     assert found[-1][0] == "stop"

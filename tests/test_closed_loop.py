@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import event_model
 import numpy as np
 import pytest
+from valid import check_document
 
 FRAMES = 60
 SUMMARY = {
@@ -60,7 +60,7 @@ def check_documents(path: Path, frames: int) -> None:
     documents = [json.loads(line) for line in path.read_text().splitlines()]
     streams, events = {}, {}
     for name, doc in documents:
-        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        check_document(name, doc)
         if name == "descriptor":
             streams[doc["uid"]] = doc["name"]
         if name == "event":

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from scipy.linalg import cho_solve
 
 from ..types import Array, Settings
-from .kernel import GaussianProcessRegressor, XANESKernel
+from .kernel import GaussianProcessRegressor, XANESKernel, log_likelihood
 
 _FIRST_LENGTHS = 3.0
 """Spacing of the first points, in lengths of the covariance."""
@@ -307,12 +307,20 @@ class EnergyProposer:
 
     def _fit(self, sizes: tuple[int, int, int], values: Array, known: NDArray[np.bool_]) -> Any:
         """Return a fitted process of the ``known`` ones of values (points,)."""
-        unit = float(np.ptp(values[known])) or 1.0
+        kernel, variance = self._covariance(sizes, values[known])
+        regressor: Any = GaussianProcessRegressor  # scikit-learn has no types
+        return regressor(kernel, alpha=variance, optimizer=None).fit(self._points()[known], values[known])
+
+    def _covariance(self, sizes: tuple[int, int, int], values: Array) -> tuple[XANESKernel, float]:
+        """Return the covariance of what values are told of, and the variance of their noise."""
+        unit = float(np.ptp(values)) or 1.0
         structure, noise, drift = (float(c[k]) for c, k in zip(_CANDIDATES, sizes, strict=True))
         kernel = XANESKernel(self.grid, self._e0_ev, structure * unit, _TREND * unit, drift * unit)
-        X = np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)
-        regressor: Any = GaussianProcessRegressor  # scikit-learn has no types
-        return regressor(kernel, alpha=(noise * unit) ** 2, optimizer=None).fit(X[known], values[known])
+        return kernel, (noise * unit) ** 2
+
+    def _points(self) -> Array:
+        """Return energies and times of the points, (points, 2)."""
+        return np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)
 
     def _learn(self) -> None:
         """Fit the process; of each size one neighbour is tried at a time, so that it stays quick."""
@@ -321,8 +329,15 @@ class EnergyProposer:
         for moved in np.eye(3, dtype=int) * step + self._sizes:
             structure, noise, drift = (min(max(k, 0), len(c) - 1) for k, c in zip(moved, _CANDIDATES, strict=True))
             tried.add((structure, noise, drift))
-        fits = {sizes: self._fit(sizes, np.array(self._mu), np.array(self._good)) for sizes in tried}
-        self._sizes, self._process = max(fits.items(), key=lambda fit: fit[1].log_marginal_likelihood_value_)
+        values, known = np.array(self._mu), np.array(self._good)
+        X, y = self._points()[known], values[known]
+
+        def plausibility(sizes: tuple[int, int, int]) -> float:
+            kernel, variance = self._covariance(sizes, y)
+            return log_likelihood(kernel, X, y, variance)
+
+        self._sizes = max(tried, key=plausibility)
+        self._process = self._fit(self._sizes, values, known)
         mu, sd = self._process.predict(self._at(self.grid), return_std=True)
         self._plain_sd = sd
         self._e0_ev, step_height = self._edge(mu)

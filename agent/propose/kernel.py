@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 
 from ..types import Array, InputError
 
@@ -12,7 +13,7 @@ try:
 except ModuleNotFoundError:
     raise InputError("choosing energies and samples needs scikit-learn: pip install 'xas-agent[adaptive]'") from None
 
-__all__ = ["GaussianProcessRegressor", "XANESKernel", "lengths"]
+__all__ = ["GaussianProcessRegressor", "XANESKernel", "lengths", "log_likelihood"]
 
 _PRE_EDGE_EV = (-45.0, -20.0, -14.0)
 """Energies from E0 between which the length falls to that of the edge region, eV; pre-edge peaks begin behind."""
@@ -40,6 +41,29 @@ def warped(grid: Array, e0_ev: float) -> Array:
     """Return the distances (N,) of the energies ``grid`` (N,), rising, from the first one, in lengths."""
     density = 1 / lengths(grid - e0_ev)
     return np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
+
+
+def log_likelihood(kernel: Any, X: Array, values: Array, variance: Array | float) -> float:
+    """Return the logarithm of the marginal likelihood of values (N,) at ``X`` (N, F) with a covariance function.
+
+    It is that of scikit-learn's regressor (Rasmussen and Williams 2006, algorithm 2.1), whose fit takes several times
+    as long: it computes the covariance twice, and checks and copies what it is given.
+
+    Parameters
+    ----------
+    kernel : Kernel of scikit-learn
+    variance : of each value about the function, (N,) or of all
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        The covariance is not positive definite.
+    """
+    covariance = kernel(X)
+    covariance[np.diag_indices_from(covariance)] += variance
+    root = cholesky(covariance, lower=True, check_finite=False)
+    white = solve_triangular(root, values, lower=True, check_finite=False)
+    return float(-(white @ white) / 2 - np.log(np.diag(root)).sum() - len(values) / 2 * np.log(2 * np.pi))
 
 
 class XANESKernel(Kernel):

@@ -8,6 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ..types import Array
+from .kernel import log_likelihood
 
 SHORTEST = 0.15
 """Shortest length over which the function changes along a feature, in ranges of that feature."""
@@ -45,7 +46,8 @@ class SmoothFunction:
         choices = [_AMPLITUDES, _SCATTERS, *[_LENGTHS] * features.shape[1]]
         self._sizes = [len(choice) // 2 for choice in choices]
         self._choices = choices
-        self._process = self._fitted()[1]
+        self._choose_sizes()
+        self._process = self._fit()
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Return the expected values (M,) at features (M, F), and the standard deviations of values to be found."""
@@ -60,31 +62,36 @@ class SmoothFunction:
         other._features = np.concatenate([self._features, features])
         other._values = np.concatenate([self._values, mean])
         other._errors = np.concatenate([self._errors, np.zeros(len(mean))])
-        other._process = other._fit(self._sizes)
+        other._process = other._fit()
         return other
 
-    def _fitted(self) -> tuple[float, Any]:
+    def _choose_sizes(self) -> None:
         """Choose one size after the other by the marginal likelihood and the prior of the lengths."""
-        best = self._plausible(self._sizes)
+        best = self._plausibility(self._sizes)
         for _ in range(_PASSES):
             for k, choice in enumerate(self._choices):
                 for index in range(len(choice)):
                     sizes = [*self._sizes[:k], index, *self._sizes[k + 1 :]]
-                    if (found := self._plausible(sizes))[0] > best[0]:
+                    if (found := self._plausibility(sizes)) > best:
                         best, self._sizes = found, sizes
-        return best
 
-    def _plausible(self, sizes: list[int]) -> tuple[float, Any]:
-        process = self._fit(sizes)
+    def _plausibility(self, sizes: list[int]) -> float:
         lengths = np.log(_LENGTHS[sizes[2:]] / _EXPECTED_LENGTH) / _LENGTH_LOG_SD
-        return process.log_marginal_likelihood_value_ - float(lengths @ lengths) / 2, process
+        told = log_likelihood(self._kernel(sizes), self._features, self._values, self._variance())
+        return told - float(lengths @ lengths) / 2
 
-    def _fit(self, sizes: list[int]) -> Any:  # scikit-learn has no types
+    def _fit(self) -> Any:  # scikit-learn has no types
+        regressor: Any = GaussianProcessRegressor
+        process = regressor(self._kernel(self._sizes), alpha=self._variance(), optimizer=None)
+        return process.fit(self._features, self._values)
+
+    def _kernel(self, sizes: list[int]) -> Any:
         amplitude, scatter, *lengths = (choice[k] for choice, k in zip(self._choices, sizes, strict=True))
         matern: Any = Matern
-        kernel = ConstantKernel(amplitude**2) * matern(np.array(lengths), nu=2.5) + WhiteKernel(scatter**2)
-        regressor: Any = GaussianProcessRegressor
-        return regressor(kernel, alpha=self._errors**2 + 1e-10, optimizer=None).fit(self._features, self._values)
+        return ConstantKernel(amplitude**2) * matern(np.array(lengths), nu=2.5) + WhiteKernel(scatter**2)
+
+    def _variance(self) -> Array:
+        return self._errors**2 + 1e-10
 
 
 def gain_nearer(mean: Array, sd: Array, target: float, best: float) -> Array:

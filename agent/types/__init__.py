@@ -33,7 +33,16 @@ from .reasons import Flag, Reason, Refusal
 from .robust import MAD_TO_SD, hodges_lehmann, mad_sd, median, medians, nan_median, theil_sen, theil_sen_slopes
 from .run import RunDocument, RunInfo
 from .scan import Scan
-from .settings import ConfigError, Settings, described_fields, read_mapping, read_yaml, validate_settings
+from .settings import (
+    ConfigError,
+    Settings,
+    content_of,
+    described_fields,
+    mapping_of,
+    read_mapping,
+    read_yaml,
+    validate_settings,
+)
 from .sizes import size_of
 from .slope import SeriesSlope
 from .tables import NO_TABLES, AbsorptionTable, Tabulated
@@ -107,6 +116,7 @@ __all__ = [
     "as_numbers",
     "bin_means",
     "check_action_args",
+    "content_of",
     "continued",
     "described_fields",
     "edge_ev",
@@ -118,6 +128,7 @@ __all__ = [
     "keys_of",
     "line_of",
     "mad_sd",
+    "mapping_of",
     "means_of",
     "median",
     "medians",

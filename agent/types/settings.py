@@ -86,15 +86,42 @@ def read_mapping(path: Path) -> dict[str, Any]:
     ConfigError
         The file cannot be read, is not YAML, or does not hold a mapping.
     """
+    return mapping_of(content_of(path), str(path))
+
+
+def content_of(path: Path) -> bytes:
+    """Read a file of settings.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read.
+    """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        return path.read_bytes()
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read: {e.strerror or e}") from None
+
+
+def mapping_of(content: bytes, source: str) -> dict[str, Any]:
+    """Return the keys and values of YAML; nothing has none.
+
+    Parameters
+    ----------
+    source : name of the content in messages, usually its file
+
+    Raises
+    ------
+    ConfigError
+        The content is not YAML, or does not hold a mapping.
+    """
+    try:
+        found = yaml.load(content.decode("utf-8"), Loader=_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path}: found {type(content).__name__}, expected a mapping of keys to values")
-    return content or {}
+        raise ConfigError(f"{source}: not YAML: {' '.join(str(e).split())}") from None
+    if found is not None and not isinstance(found, dict):
+        raise ConfigError(f"{source}: found {type(found).__name__}, expected a mapping of keys to values")
+    return found or {}
 
 
 def validate_settings(content: dict[str, Any], model: type[S], source: str) -> S:

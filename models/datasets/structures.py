@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from pymatgen.core import Composition, Element, Structure
-from pymatgen.core.bond_valence import BVAnalyzer
 from pymatgen.core.local_env import CrystalNN
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
@@ -140,6 +139,8 @@ def _describe(structure: Structure, sites: Sequence[int]) -> list[dict[str, floa
         if i not in shells:
             shells[i] = near.get_nn_info(structure, i)
         return shells[i]
+
+    from pymatgen.core.bond_valence import BVAnalyzer  # takes a second to read its tables
 
     valences = _assigned(lambda: BVAnalyzer(symm_tol=0.1, max_radius=4).get_valences(structure))
     order = _assigned(lambda: _point_group_order(structure))

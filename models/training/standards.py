@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -108,6 +109,8 @@ class _Comparison:
         energy, mu = with_tail(standard.feff_energy[None] - edge_ev, standard.feff_mu[None], bounds[0])
         self.fine = np.arange(*bounds, _STEP_EV)
         self.row = torch.tensor(np.interp(self.fine, energy[0], mu[0]))[None]
+        # A numerical derivative moves one parameter at a time, so that one of the two spectra stays as it was.
+        self._left, self._right = lru_cache(maxsize=8)(self._continued), lru_cache(maxsize=8)(self.theory)
 
     def measured(self, offset: float, scale: float) -> Aligned:
         """Align the measured spectrum."""
@@ -123,9 +126,11 @@ class _Comparison:
 
     def residuals(self, p: Array) -> Array:
         """Return measured minus computed at offset, scale, amplitude and broadening."""
+        return self._left(p[0], p[1]) - self._right(p[2], p[3])
+
+    def _continued(self, offset: float, scale: float) -> Array:
         # An offset below 0 moves the end of a short standard into the grid.
-        measured = np.nan_to_num(continued(self.measured(p[0], p[1]).mu[0]).astype(float))
-        return measured - self.theory(p[2], p[3])
+        return np.nan_to_num(continued(self.measured(offset, scale).mu[0]).astype(float))
 
     def _row(self, amplitude: float, broadening: float) -> Array:
         zero = torch.zeros(1, 1, dtype=self.row.dtype)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from logs import capture_logs
 from made_runs import Made
 from numpy.typing import NDArray
+from valid import check_document
 from watched import RELATIVE, Watched, WhiteLine, spectrum
 
 from xas_agent.agent.decide.dispatch import ControlSettings
@@ -102,7 +103,7 @@ class Piped:
         """All documents are valid and every run is whole, once the decisions are settled."""
         self.settle()
         for name, doc in self.documents:
-            event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+            check_document(name, doc)
         starts = [s["uid"] for s in self.named("start")]
         assert sorted(s["run_start"] for s in self.named("stop")) == sorted(starts)
 

@@ -23,6 +23,7 @@ from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import capture_logs
+from valid import check_document
 
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.runengine import RunEngineControl
@@ -72,7 +73,7 @@ class Watching:
     def check(self) -> None:
         """Every document is valid, every run is whole, no frame is answered twice."""
         for name, doc in self.documents:
-            event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+            check_document(name, doc)
         runs = [s["uid"] for s in self.named("start")]
         assert sorted(s["run_start"] for s in self.named("stop")) == sorted(runs)
         frames = [e["frame_uid"] for e in self.events("descriptors")]

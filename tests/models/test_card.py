@@ -1,5 +1,6 @@
 """The model card, and what is refused before a model is loaded."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,14 @@ def test_a_card_of_bytes_that_are_no_text(folder):
     (folder / "card.yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ModelError, match=r"card\.yaml: "):
         cards.read_card(folder)
+
+
+def test_a_card_that_changed_is_read_anew(folder):
+    path = folder / "card.yaml"
+    was, before = cards.read_card(folder), path.stat()
+    path.write_text(path.read_text().replace(was.sha256, was.sha256[::-1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cards.read_card(folder).sha256 == was.sha256[::-1]
 
 
 def test_a_grid_that_cannot_be_is_a_wrong_card(folder):

@@ -25,6 +25,9 @@ pytestmark = pytest.mark.skipif(
 NAME = "cr-k"  # of short scans: its spectra may be unknown at the end
 
 
+SLOW = pytest.mark.slow  # the export takes some 20 s
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of a shipped model with a file for ONNX Runtime."""
@@ -35,15 +38,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(exported, tmp_path) -> Path:
-    """A copy of the exported model, to be spoilt."""
-    return Path(shutil.copytree(exported, tmp_path / NAME))
+def listed(tmp_path) -> Path:
+    """A copy of a shipped model whose card lists a file for ONNX Runtime, which is none."""
+    folder = Path(shutil.copytree(cards.find(NAME), tmp_path / NAME))
+    (folder / "model.onnx").write_bytes(b"no network")
+    files = {"model.onnx": cards.sha256_of(folder / "model.onnx")}
+    cards.write_card(folder, cards.read_card(folder).model_copy(update={"files": files}))
+    return folder
 
 
 def spectra(count: int) -> np.ndarray:
     return plausible_spectra(served_of(cards.find(NAME)), count).numpy()
 
 
+@SLOW
 def test_an_export_adds_a_file_and_its_hash_to_the_card(exported):
     before, after = cards.read_card(cards.find(NAME)), cards.verify(exported)
     assert after.files == {"model.onnx": cards.sha256_of(exported / "model.onnx")}
@@ -52,6 +60,7 @@ def test_an_export_adds_a_file_and_its_hash_to_the_card(exported):
     assert [file.name for file in exported.parent.iterdir()] == [NAME]
 
 
+@SLOW
 @pytest.mark.parametrize("count", [1, 3, CPU_BATCH_ROWS, CPU_BATCH_ROWS + 1, 40])
 def test_the_engines_agree_for_batches_of_any_size(exported, count):
     x = spectra(count)
@@ -62,6 +71,7 @@ def test_the_engines_agree_for_batches_of_any_size(exported, count):
     np.testing.assert_allclose(other, one, rtol=0, atol=1e-5)
 
 
+@SLOW
 def test_a_ruined_frame_does_not_touch_its_neighbours(exported):
     model, x = Model(exported, "cpu", "onnx"), spectra(4)
     expected = model.forward(x)
@@ -69,12 +79,14 @@ def test_a_ruined_frame_does_not_touch_its_neighbours(exported):
     np.testing.assert_allclose(np.delete(model.forward(x), 2, 0), np.delete(expected, 2, 0), rtol=0, atol=1e-6)
 
 
+@SLOW
 def test_one_thread_and_several_agree(exported):
     x = spectra(16)
     one, two = (Model(exported, "cpu", "onnx", threads).forward(x) for threads in (1, 2))
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
 
 
+@SLOW
 def test_the_agent_answers_without_torch(exported):
     code = (
         "import sys, numpy as np; from xas_agent.app.config import load_config\n"
@@ -88,6 +100,7 @@ def test_the_agent_answers_without_torch(exported):
     assert done.stderr == ""
 
 
+@SLOW
 @pytest.mark.parametrize("command", ["standards", "rules"])
 def test_what_judges_models_and_rules_answers_without_torch(exported, tmp_path, command):
     energy = np.concatenate(
@@ -112,16 +125,19 @@ def test_what_judges_models_and_rules_answers_without_torch(exported, tmp_path, 
     assert "torch" not in imported
 
 
+@SLOW
 def test_models_verify_compares_the_engines(exported):
     said = run_command("models", "verify", exported, code=0).stdout.splitlines()
     assert said[:2] == [f"{NAME}: {exported / name} matches its card" for name in ("model.ts", "model.onnx")]
     assert said[2].startswith(f"{NAME}: model.onnx answers within ")
 
 
-def test_models_verify_fails_if_an_engine_answers_differently(folder):
+@SLOW
+def test_models_verify_fails_if_an_engine_answers_differently(exported, tmp_path):
     import onnx
     from onnx import numpy_helper
 
+    folder = Path(shutil.copytree(exported, tmp_path / NAME))
     network = onnx.load(folder / "model.onnx")
     for weight in network.graph.initializer:  # weights of another training would be as wrong
         values = numpy_helper.to_array(weight)
@@ -135,22 +151,18 @@ def test_models_verify_fails_if_an_engine_answers_differently(folder):
     assert "the answers differ by more than 1e-04: export the model again" in done.stderr
 
 
-def test_a_changed_file_is_refused(folder):
-    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b"\0")
+def test_a_changed_file_is_refused(listed):
+    (listed / "model.onnx").write_bytes((listed / "model.onnx").read_bytes() + b"\0")
     with pytest.raises(ModelError, match=r"model\.onnx: SHA-256 .* does not match its card .*export it again"):
-        Model(folder)
-    (folder / "model.onnx").unlink()
+        Model(listed)
+    (listed / "model.onnx").unlink()
     with pytest.raises(ModelError, match=r"no model\.onnx beside card\.yaml"):
-        Model(folder)
+        Model(listed)
 
 
-def test_a_file_that_is_no_network_is_one_message(folder):
-    (folder / "model.onnx").write_bytes(b"no network")
-    card = cards.read_card(folder)
-    files = {"model.onnx": cards.sha256_of(folder / "model.onnx")}
-    cards.write_card(folder, card.model_copy(update={"files": files}))
+def test_a_file_that_is_no_network_is_one_message(listed):
     with pytest.raises(ModelError, match=r"model\.onnx: ONNX Runtime cannot load it"):
-        Model(folder, "cpu", "onnx")
+        Model(listed, "cpu", "onnx")
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -160,22 +172,21 @@ def test_a_model_without_the_file_is_refused_at_the_start(at_once):
         load_models(config, at_once=at_once)
 
 
-def test_the_engine_does_not_run_on_a_gpu(exported):
+def test_the_engine_does_not_run_on_a_gpu(listed):
     with pytest.raises(ModelError, match="found device cuda; the engine onnx runs on the CPU"):
-        Model(exported, "cuda", "onnx")
+        Model(listed, "cuda", "onnx")
 
 
-def test_an_installed_model_is_exported_to_a_new_folder_only(exported):
+def test_an_installed_model_is_exported_to_a_new_folder_only(listed):
     assert "name a folder with --out" in run_command("models", "export", NAME, code=2).stderr
     assert (
-        "exists; name a folder that does not"
-        in run_command("models", "export", NAME, "--out", exported, code=2).stderr
+        "exists; name a folder that does not" in run_command("models", "export", NAME, "--out", listed, code=2).stderr
     )
 
 
-def test_the_name_of_a_file_stays_in_its_folder(folder):
-    card = yaml.safe_load((folder / "card.yaml").read_text())
+def test_the_name_of_a_file_stays_in_its_folder(listed):
+    card = yaml.safe_load((listed / "card.yaml").read_text())
     card["files"] = {"../model.onnx": "0" * 64}
-    (folder / "card.yaml").write_text(yaml.safe_dump(card, allow_unicode=True))
+    (listed / "card.yaml").write_text(yaml.safe_dump(card, allow_unicode=True))
     with pytest.raises(ModelError, match=r"files"):
-        cards.read_card(folder)
+        cards.read_card(listed)

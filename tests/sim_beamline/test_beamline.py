@@ -11,6 +11,7 @@ from bluesky.utils import Msg, RunEngineInterrupted
 from deadline import wait_until
 from logs import capture_logs
 from streams import Frames
+from valid import check_document
 
 from xas_agent.agent.types.frame import Frame
 from xas_agent.sim_beamline.beamline import SimBeamline
@@ -63,8 +64,7 @@ def open_loop():
 def test_documents_are_valid(open_loop):
     for log in open_loop[1:]:
         for name, doc in log.documents:
-            validator = event_model.schema_validators[event_model.DocumentNames[name]]
-            validator.validate(event_model.sanitize_doc(doc))
+            check_document(name, event_model.sanitize_doc(doc))
 
 
 def test_the_robot_loads_the_cell_first_and_names_the_sample(open_loop):

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import event_model
 import measured
 import numpy as np
 import pytest
 from streams import Frames
+from valid import check_document
 
 from xas_agent.adapters.files.batch import read_all
 from xas_agent.adapters.files.conversion import RunComposer, convert
@@ -93,7 +93,7 @@ def test_documents_are_valid_and_say_what_is_known(tmp_path):
     assert (done.files, done.spectra, done.runs, done.flaws, done.notes) == (4, 4, 3, [], [])
     documents = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     for name, doc in documents:
-        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        check_document(name, doc)
     run = ["start", "descriptor", "event"]
     kinds = [*run, "descriptor", "event", "stop", *run, "stop", *run, "stop"]
     assert [name for name, _ in documents] == kinds

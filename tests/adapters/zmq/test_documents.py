@@ -18,6 +18,7 @@ import zmq.auth
 from deadline import wait_until
 from logs import capture_logs
 from pydantic import ValidationError
+from valid import check_document
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.zmq import socket as zmq_socket
@@ -199,7 +200,7 @@ def test_sink_reaches_a_bluesky_dispatcher_through_a_proxy(proxy, serializer):
     documents = [(name, doc) for name, doc in documents if doc["uid"] != "knock"]
     assert [name for name, _ in documents] == ["start", "descriptor", "event", "stop"]
     for name, doc in documents:
-        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        check_document(name, doc)
     assert documents[2][1]["data"] == {"mu": mu.tolist(), "n": 3}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xas_agent.agent.propose import EnergyProposer, EnergySettings
-from xas_agent.agent.propose.kernel import XANESKernel, lengths
+from xas_agent.agent.propose.kernel import GaussianProcessRegressor, XANESKernel, lengths, log_likelihood
 from xas_agent.agent.types import Array, edge_ev
 from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
@@ -226,3 +226,13 @@ def test_few_points_cover_the_whole_range():
     first = EnergyProposer(EnergySettings(max_points=10), CO_K_EDGE_EV).suggest()
     assert len(first) == 10
     assert (first[0], first[-1]) == (pytest.approx(CO_K_EDGE_EV - 60), pytest.approx(CO_K_EDGE_EV + 110, abs=0.3))
+
+
+def test_the_likelihood_is_that_of_scikit_learn():
+    energy = CO_K_EDGE_EV + np.linspace(-30, 90, 40)
+    X, values = np.stack([energy, np.arange(1.0, 41)], axis=1), measured(energy)
+    kernel = XANESKernel(energy, CO_K_EDGE_EV, 0.1, 1.0, 1e-3)
+    fitted = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=None).fit(X, values)  # pyright: ignore
+    assert log_likelihood(kernel, X, values, 1e-6) == pytest.approx(fitted.log_marginal_likelihood_value_)
+    with pytest.raises(np.linalg.LinAlgError):
+        log_likelihood(kernel, X, values, -1.0)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from valid import check_document
 
 from xas_agent.agent.publish import PAGES_ABOVE_HZ, FrameRows, come_in_pages, events_of
 from xas_agent.agent.publish.agent_run import AgentRun, Provenance
@@ -75,11 +76,10 @@ class Run:
 def check(documents: list[Document]) -> None:
     """Check the schemas, in memory and after serialisation, and the relations between documents."""
     for name, doc in documents:
-        validator = event_model.schema_validators[event_model.DocumentNames[name]]
-        validator.validate(doc)
-        validator.validate(json.loads(json.dumps(doc, cls=event_model.NumpyEncoder)))
+        check_document(name, doc)
+        check_document(name, json.loads(json.dumps(doc, cls=event_model.NumpyEncoder)))
         packed = msgpack.packb(doc, default=msgpack_numpy.encode)
-        validator.validate(msgpack.unpackb(packed, object_hook=msgpack_numpy.decode))
+        check_document(name, msgpack.unpackb(packed, object_hook=msgpack_numpy.decode))
     router = event_model.SingleRunDocumentRouter()
     counts: Counter[str] = Counter()
     described: dict[str, dict[str, Any]] = {}
@@ -459,7 +459,7 @@ def test_frames_together_give_the_documents_of_frames_one_by_one(calls, paged):
         kinds_of = [(name, doc.get("seq_num")) for name, doc in together.documents if name != "descriptor"]
         assert kinds_of == [(name, doc.get("seq_num")) for name, doc in alone.documents if name != "descriptor"]
     for page in together.named("event_page"):
-        event_model.schema_validators[event_model.DocumentNames.event_page].validate(page)
+        check_document("event_page", page)
         theirs = [dict(event) for event in event_model.unpack_event_page(page)]
         assert [e["uid"] for e in theirs] == [e["uid"] for e in events_of(page)]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crystals import rock_salt, spinel
 from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,9 +39,9 @@ def crystal(group: str, lattice: Lattice, elements: list[str], places: list[list
         return Structure.from_spacegroup(group, lattice, elements, places)
 
 
-COO = crystal("Fm-3m", Lattice.cubic(4.26), ["Co", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-NIO = crystal("Fm-3m", Lattice.cubic(4.177), ["Ni", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-CO3O4 = crystal("Fd-3m:2", Lattice.cubic(8.08), ["Co", "Co", "O"], [[1 / 8] * 3, [0.5] * 3, [0.2635] * 3])
+COO = rock_salt("Co", 4.26)
+NIO = rock_salt("Ni", 4.177)
+CO3O4 = spinel("Co", 8.08, 0.2635)
 LICOO2 = crystal("R-3m", Lattice.hexagonal(2.816, 14.05), ["Co", "Li", "O"], [[0, 0, 0], [0, 0, 0.5], [0, 0, 0.2605]])
 SHARED = Structure(Lattice.cubic(4.2), [{"Ni": 0.5, "Co": 0.5}, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crystals import rock_salt, spinel
 from deadline import wait_until
 from pymatgen.core import Lattice, Structure
 
@@ -144,18 +145,16 @@ def test_partial_occupancies_are_refused():
 
 @pytest.mark.parametrize("index", [0, 3, 8])
 def test_the_site_is_found_again_from_the_input(tmp_path, index):
-    spinel = Structure.from_spacegroup(
-        "Fd-3m:2", Lattice.cubic(8.08), ["Co", "Co", "O"], [[1 / 8] * 3, [0.5] * 3, [0.2635] * 3]
-    )
-    (tmp_path / "feff.inp").write_text(feff_input(spinel, index, FeffSettings(cluster_a=6.0)))
+    crystal = spinel("Co", 8.08, 0.2635)
+    (tmp_path / "feff.inp").write_text(feff_input(crystal, index, FeffSettings(cluster_a=6.0)))
     structure, found = site_of_input(tmp_path / "feff.inp")
-    assert len(structure) == len(spinel)
+    assert len(structure) == len(crystal)
     assert found == (8 if index == 8 else 0), "an equivalent site"
 
 
 def test_sites_that_differ_by_the_elements_around_them_only(tmp_path):
     """Ordered cations on a rock salt lattice: each has the same distances."""
-    ordered = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Co", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    ordered = rock_salt("Co", 4.2)
     ordered.replace(3, "Ni")
     ordered.make_supercell([2, 1, 1])
     ordered.replace(next(i for i, s in enumerate(ordered) if s.specie.symbol == "Ni"), "Co")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crystals import rock_salt
 from pymatgen.core import Lattice, Structure
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.jobs.dataset import import_omnixas
 from xas_agent.models.training.data import load_feff
 
-NIO = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.177), ["Ni", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+NIO = rock_salt("Ni", 4.177)
 LINIO2 = Structure.from_spacegroup(
     "R-3m", Lattice.hexagonal(2.878, 14.19), ["Li", "Ni", "O"], [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.2585]]
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pymatgen.core import Lattice, Structure
+from crystals import rock_salt
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.jobs.shards import append_rows, merge_shards, tables_of
@@ -18,7 +18,7 @@ from xas_agent.models.training.data import load_feff
 
 XMU = Path(__file__).resolve().parents[2] / "data/xmu.dat"
 ENERGY, MU = np.loadtxt(XMU)[:, [0, 3]].T
-NIO = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.177), ["Ni", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+NIO = rock_salt("Ni", 4.177)
 
 
 def row(name: str, split: str = "train", mu: Any = MU, energy: Any = ENERGY, **cells: str) -> Row:

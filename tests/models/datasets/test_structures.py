@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from crystals import face_centred, rock_salt
 from measured import FEFF
 from pymatgen.core import Composition, Lattice, Structure
 
@@ -28,12 +29,12 @@ def crystal(group: str, lattice: Lattice, elements: list[str], places: list[list
         return Structure.from_spacegroup(group, lattice, elements, places)
 
 
-NIO = crystal("Fm-3m", Lattice.cubic(4.177), ["Ni", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+NIO = rock_salt("Ni", 4.177)
 LICOO2 = crystal("R-3m", Lattice.hexagonal(2.816, 14.05), ["Co", "Li", "O"], [[0, 0, 0], [0, 0, 0.5], [0, 0, 0.2605]])
 CUO = crystal(
     "C2/c", Lattice.monoclinic(4.6837, 3.4226, 5.1288, 99.54), ["Cu", "O"], [[0.25, 0.25, 0], [0, 0.4184, 0.25]]
 )
-COBALT = crystal("Fm-3m", Lattice.cubic(3.545), ["Co"], [[0, 0, 0]])
+COBALT = face_centred(3.545, ("Co", [[0, 0, 0]]))
 CO_O = math.sqrt(2.816**2 / 3 + ((1 / 3 - 0.2605) * 14.05) ** 2)
 """From a Co to the O above it, a third of the cell's edge aside and down by the layer's half height, Å."""
 
