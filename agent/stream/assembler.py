@@ -73,8 +73,8 @@ class FrameAssembler:
                 continue
             try:
                 spectra = run.form_together(docs)
-            except Exception:  # each is then formed alone, and reported if it cannot be
-                _log.debug("events not formed together", exc_info=True)
+            except Exception as error:  # each is then formed alone, and reported if it cannot be
+                _log.debug("events not formed together", exc_info=error)
                 return
             self._formed |= {id(doc): s for doc, s in zip(docs, spectra, strict=True) if s is not None}
             return
@@ -85,7 +85,7 @@ class FrameAssembler:
         try:
             out.extend(self._read(document))
         except Exception as error:
-            out.append(malformed(document.name, document.doc, error))
+            out.append(malformed(document.name, document.doc, error, document.run))
         return out
 
     def reads_points(self, uid: str, descriptor: str) -> bool:
