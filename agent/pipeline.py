@@ -43,6 +43,9 @@ _log = get_logger()
 _FEWEST_AHEAD, _BATCH_AHEAD = 32, 128
 """Fewest frames on which the network works on a thread of its own; and, while more come, the most in a batch."""
 
+_Part = tuple[Sequence[Answer], Estimates, Sequence[Estimate]]
+"""Neighbours that are published together, and their estimates, packed and one by one."""
+
 
 class Pipeline:
     """documents → frames → aligned spectra → estimates → decisions. Not thread-safe.
@@ -441,50 +444,66 @@ class Pipeline:
         now = time.monotonic()
         try:
             run = self._runs.open(frame.run_uid, answers[0].frame.time, model)
-            estimates = self._publish_estimates(run, answers, model, now, paged)
         except Exception as error:
-            if len(answers) > 1:
-                published = {uid for _, uid in self._progress.outcomes}
-                for answer in answers:
-                    if answer.frame.uid not in published:
-                        self._publish([answer], paged)
-            else:
-                self._note_failure(frame, error)
+            for answer in answers:
+                self._note_failure(answer.frame, error)
             return
+        parts = [*self._with_series(answers, model)]
+        published = [done for part in parts for done in self._publish_part(run, part, now, paged)]
         if self._rules.are_none:
             self._is_stale(now - answers[0].frame.received, frame)
             self._rules.passed(_of_edge(frame, model))
             return
-        for answer, estimate in zip(answers, estimates, strict=True):
+        for answer, estimate in (pair for part, _, found in published for pair in zip(part, found, strict=True)):
             try:
                 self._judge(answer, _of_edge(answer.frame, model), estimate, now, run)
             except Exception as error:
                 self._note_failure(answer.frame, error)
 
-    def _publish_estimates(
-        self, run: AgentRun, answers: Sequence[Answer], model: Estimator, now: float, paged: bool
-    ) -> Sequence[Estimate]:
-        """Publish the estimates of neighbours with what their series adds; return them."""
-        frames, found = [answer.frame for answer in answers], answers[0].estimates
+    def _with_series(self, answers: Sequence[Answer], model: Estimator) -> Iterator[_Part]:
+        """Yield neighbours with what their series adds, in parts with the same descriptors.
+
+        Each frame is counted in its series once, however often its publication is tried.
+        """
+        found, place, count = answers[0].estimates, answers[0].place, len(answers)
         assert found is not None
-        place, count = answers[0].place, len(answers)
-        estimates = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
-        if estimates is not None and self._relative.adds_nothing(frames, model, estimates):
-            together: list[tuple[slice, Estimates]] = [(slice(0, count), estimates)]
-            results: Sequence[Estimate] = estimates
+        alike = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
+        try:
+            nothing = alike is not None and self._relative.adds_nothing([a.frame for a in answers], model, alike)
+        except Exception as error:  # each is then asked for alone, and reported if that fails
+            _log.debug("series not asked for all frames together", exc_info=error, run=answers[0].frame.run_uid)
+            nothing = False
+        if nothing and alike is not None:
+            yield answers, alike, alike
+            return
+        added: list[tuple[Answer, Estimate]] = []
+        for a in answers:
+            try:
+                added.append((a, self._relative(a.frame, model, found[a.place], a.mu, a.quantities["noise"])))
+            except Exception as error:
+                self._note_failure(a.frame, error)
+        for _, same in groupby(added, lambda pair: [(n, d.value is None) for n, d in pair[1].descriptors.items()]):
+            part, estimates = zip(*same, strict=True)
+            yield part, Estimates.of(estimates), estimates
+
+    def _publish_part(self, run: AgentRun, part: _Part, now: float, paged: bool) -> Iterator[_Part]:
+        """Publish neighbours together or, if that fails, one by one; yield those that are published."""
+        answers, packed, estimates = part
+        try:
+            frames = [answer.frame for answer in answers]
+            quantities, mu, lines = rows_of(answers, with_lines=self._measured)
+            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames])
+            run.frames(FrameRows(frames, quantities, packed, mu, latency_ms, lines), paged=paged)
+        except Exception as error:
+            if len(answers) == 1:
+                self._note_failure(answers[0].frame, error)
+                return
+            for k, answer in enumerate(answers):
+                alone = [answer], packed.rows(slice(k, k + 1)), [estimates[k]]
+                yield from self._publish_part(run, alone, now, paged)
         else:
-            results = [self._relative(a.frame, model, found[a.place], a.mu, a.quantities["noise"]) for a in answers]
-            together, begin = [], 0
-            for _, same in groupby(results, lambda e: [(name, d.value is None) for name, d in e.descriptors.items()]):
-                packed = Estimates.of([*same])
-                together.append((slice(begin, begin + len(packed)), packed))
-                begin += len(packed)
-        for part, packed in together:
-            quantities, mu, lines = rows_of(answers[part], with_lines=self._measured)
-            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames[part]])
-            run.frames(FrameRows(frames[part], quantities, packed, mu, latency_ms, lines), paged=paged)
-            self._progress.outcomes += [(frame.run_uid, frame.uid) for frame in frames[part]]
-        return results
+            self._progress.outcomes += [(frame.run_uid, frame.uid) for frame in frames]
+            yield part
 
     def _judge(self, answer: Answer, frame: Frame, estimate: Estimate, now: float, run: AgentRun) -> None:
         if self._is_stale(now - frame.received, frame):

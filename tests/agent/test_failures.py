@@ -19,7 +19,7 @@ from xas_agent.agent.estimate import serve
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.progress import Progress
 from xas_agent.agent.publish import AgentRun, AgentRuns, FrameRows
-from xas_agent.agent.relative import RelativeQuantities
+from xas_agent.agent.relative import RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra import AlignmentSettings, SeriesAlignment
 from xas_agent.agent.stream.assembler import FrameAssembler
 from xas_agent.agent.stream.book import Book
@@ -135,6 +135,7 @@ PLACES: dict[str, tuple[object, str, Callable[..., Sequence[tuple[str, int]] | N
     "batch": (serve.FrameServer, "_aligned", frame_of, FRAME),
     "estimate": (serve.FrameServer, "_estimates", frame_of, FRAME),
     "relative": (RelativeQuantities, "__call__", frame_of, FRAME),
+    "relative together": (RelativeQuantities, "adds_nothing", frame_of, NOTHING),
     "publication": (AgentRun, "frames", rows_of, FRAME),
     "judgement": (Rules, "__call__", frame_of, NOTHING),
     "rules on a note": (Rules, "note", frame_of, NOTHING),
@@ -198,7 +199,9 @@ Answers = dict[str, dict[int, float]]
 """Means by run and number of the frame."""
 
 
-def served(runs: list[list[Document]], rules: list[Rule], batches: list[int]) -> tuple[Answers, int]:
+def served(
+    runs: list[list[Document]], rules: list[Rule], batches: list[int], quantity: str = "OS", **options: Any
+) -> tuple[Answers, int]:
     """Feed runs in batches that end at some places; return the answered frames of each run, and how many the
     pipeline counts as lost."""
     told: list[Document] = []
@@ -213,6 +216,7 @@ def served(runs: list[list[Document]], rules: list[Rule], batches: list[int]) ->
         config_sha256="b" * 64,
         versions={"xas_agent": "test"},
         committed=Kept(),
+        **options,
     )
     now = time.monotonic()
     received = [Received(name, doc, now) for run in runs for name, doc in run]
@@ -227,7 +231,7 @@ def served(runs: list[list[Document]], rules: list[Rule], batches: list[int]) ->
         if name == "event" and (stream := streams.get(doc["descriptor"])):
             found, number = answered[parents[stream["run_start"]]], doc["data"]["frame_seq_num"]
             assert number > max(found, default=0)  # once and in order
-            found[number] = round(doc["data"]["OS_mean"], 6)
+            found[number] = round(doc["data"].get(f"{quantity}_mean", np.nan), 6)
     assert sorted(doc["run_start"] for name, doc in told if name == "stop") == sorted(parents)
     return answered, pipeline.lost
 
@@ -269,3 +273,30 @@ def test_what_fails_on_one_document_costs_it_alone(place: str, data: st.DataObje
     }
     assert any("Broken" in str(line) for line in logs)
     assert lost == (place == "note")  # what else fails is told, or is no data
+
+
+def test_a_frame_counts_once_in_its_series_if_its_publication_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    def rates() -> dict[int, float]:
+        relative = RelativeQuantities((), RelativeSettings(rate=("OS",), rate_frames=5), {"OS": "e"})
+        answered, lost = served([run], [], [], "OS_rate", relative=relative)
+        assert lost == 0
+        return answered[uid_of(run)]
+
+    run = Watched("Co", 0.3, 0.35, 0.5, 0.4, 0.7, 0.6, 0.9, 0.8).stop().docs
+    sound = rates()
+    monkeypatch.setattr(AgentRun, "frames", fails_together(AgentRun.frames, 6))
+    answered = rates()
+    assert sound.pop(6) > 0
+    assert answered == pytest.approx(sound, nan_ok=True)
+    assert np.isfinite([sound[n] for n in (5, 7, 8)]).all()
+
+
+def fails_together(publish: Callable[..., None], number: int) -> Callable[..., None]:
+    """Return a publication that fails on all frames that come together with one."""
+
+    def fails(run: AgentRun, rows: FrameRows, **options: Any) -> None:
+        if number in [frame.seq_num for frame in rows.frames]:
+            raise BrokenError
+        publish(run, rows, **options)
+
+    return fails
