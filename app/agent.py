@@ -43,6 +43,7 @@ from .wiring import (
     units_of,
     versions,
     warn_if_nobody_is_told,
+    warn_if_unfenced,
 )
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class XASAgent:
     ) -> None:
         check_rules(config, models)
         warn_if_nobody_is_told(config, control)
+        warn_if_unfenced(config)
         self._config = config
         serving = config.serving
         self.live = True
