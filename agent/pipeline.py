@@ -189,12 +189,11 @@ class Pipeline:
             self._try(lambda: self.decisions.propose_in_runs(self._rules.quiet(time.monotonic())))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
-        self._load.learn(
-            sum(document.rows for document in received), frames, self._answered, reading_s, self._serving_s
-        )
+        rows = sum(document.rows for document in received)
+        self._try(lambda: self._load.learn(rows, frames, self._answered, reading_s, self._serving_s))
         self._try(self._note_standing)
         self._try(self.decisions.publish_statuses)
-        self._left_out.report(idle=not received)
+        self._try(lambda: self._left_out.report(idle=not received))
         self._end_runs()
         self._commit(all_done=True)
 
@@ -301,7 +300,7 @@ class Pipeline:
         self._network.close()
         self._try(lambda: self._requests.close(hurried=self._abandoned.is_set()))
         self._try(self.decisions.publish_statuses)
-        self._left_out.report(idle=True)
+        self._try(lambda: self._left_out.report(idle=True))
         self._try(lambda: self._runs.close(reason, with_notes=not handed_on))
         self._stops.clear()
         self._commit()
@@ -583,7 +582,7 @@ class Pipeline:
         self._try(self.decisions.publish_statuses)
         for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
-            self._left_out.report_run(uid)
+            self._try(partial(self._left_out.report_run, uid), run=uid)
             self._forget(uid)
             if not self._closing:
                 self._progress.ended.append(uid)

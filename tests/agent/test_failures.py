@@ -16,6 +16,8 @@ from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.requests import Requests
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.estimate import serve
+from xas_agent.agent.left_out import LeftOut
+from xas_agent.agent.load import Load
 from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.progress import Progress
 from xas_agent.agent.publish import AgentRun, AgentRuns, FrameRows
@@ -147,6 +149,9 @@ PLACES: dict[str, tuple[object, str, Callable[..., Sequence[tuple[str, int]] | N
     "start of a run": (RelativeQuantities, "begin", run_of, NOTHING),
     "rules at the end": (Rules, "forget", run_of, NOTHING),
     "end of a run": (AgentRuns, "end", run_of, NOTHING),
+    "events formed": (FrameAssembler, "_form", any_run, NOTHING),
+    "load": (Load, "learn", any_run, NOTHING),
+    "frames left out": (LeftOut, "report", any_run, NOTHING),
     "requests": (Requests, "send", any_run, NOTHING),
 }
 """What fails, on which runs and numbers (None: always), and what is then lost."""
@@ -199,13 +204,8 @@ Answers = dict[str, dict[int, float]]
 """Means by run and number of the frame."""
 
 
-def served(
-    runs: list[list[Document]], rules: list[Rule], batches: list[int], quantity: str = "OS", **options: Any
-) -> tuple[Answers, int]:
-    """Feed runs in batches that end at some places; return the answered frames of each run, and how many the
-    pipeline counts as lost."""
-    told: list[Document] = []
-    pipeline = Pipeline(
+def pipeline_of(told: list[Document], rules: list[Rule], **options: Any) -> Pipeline:
+    return Pipeline(
         FrameReader(stages=[Holding()]),
         [WhiteLine("Co"), WhiteLine("Ni")],
         AlignmentSettings(),
@@ -218,6 +218,15 @@ def served(
         committed=Kept(),
         **options,
     )
+
+
+def served(
+    runs: list[list[Document]], rules: list[Rule], batches: list[int], quantity: str = "OS", **options: Any
+) -> tuple[Answers, int]:
+    """Feed runs in batches that end at some places; return the answered frames of each run, and how many the
+    pipeline counts as lost."""
+    told: list[Document] = []
+    pipeline = pipeline_of(told, rules, **options)
     now = time.monotonic()
     received = [Received(name, doc, now) for run in runs for name, doc in run]
     for begin, end in zip([0, *batches], [*batches, len(received)], strict=True):
@@ -300,3 +309,23 @@ def fails_together(publish: Callable[..., None], number: int) -> Callable[..., N
         publish(run, rows, **options)
 
     return fails
+
+
+def test_a_run_that_cannot_be_ended_costs_no_other_one(monkeypatch: pytest.MonkeyPatch):
+    told: list[Document] = []
+    pipeline = pipeline_of(told, [])
+    for element in ("Co", "Ni", "Co"):
+        docs = Watched(element, 0.3).docs
+        pipeline.feed([Received(name, doc, time.monotonic()) for name, doc in docs])
+    real, failures = AgentRun.close, iter([BrokenError("close"), None, None])
+
+    def fails(run: AgentRun, *args: Any, **options: Any) -> None:
+        if (error := next(failures)) is not None:
+            raise error
+        real(run, *args, **options)
+
+    monkeypatch.setattr(AgentRun, "close", fails)
+    with capture_logs() as logs:
+        pipeline.close()
+    assert [name for name, _ in told].count("stop") == 2
+    assert any("Broken" in str(line) for line in logs)
