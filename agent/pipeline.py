@@ -43,6 +43,9 @@ _log = get_logger()
 _FEWEST_AHEAD, _BATCH_AHEAD = 32, 128
 """Fewest frames on which the network works on a thread of its own; and, while more come, the most in a batch."""
 
+_Part = tuple[Sequence[Answer], Estimates, Sequence[Estimate]]
+"""Neighbours that are published together, and their estimates, packed and one by one."""
+
 
 class Pipeline:
     """documents → frames → aligned spectra → estimates → decisions. Not thread-safe.
@@ -122,8 +125,8 @@ class Pipeline:
         """Stops of watched runs for which the agent's runs are still open; empty if they did not arrive."""
         self._waiting_frames: list[Frame] = []
         self._network = Ahead("xas-agent network")
-        self._estimating: deque[tuple[Callable[[], list[Answer]], bool]] = deque()
-        """What returns the answers of the batches that are not published yet, and whether these come in pages."""
+        self._estimating: deque[tuple[Callable[[], list[Answer]], list[Answer], bool]] = deque()
+        """Batches that are not published yet: what adds the estimates, the answers without, and whether in pages."""
         self._max_batch = max_batch
         self._load = Load(max_latency_s)
         self._left_out = LeftOut(self.note)
@@ -186,12 +189,11 @@ class Pipeline:
             self._try(lambda: self.decisions.propose_in_runs(self._rules.quiet(time.monotonic())))
         frames = self._answered + self._left_out.now - left_out
         reading_s = time.monotonic() - began - self._serving_s
-        self._load.learn(
-            sum(document.rows for document in received), frames, self._answered, reading_s, self._serving_s
-        )
+        rows = sum(document.rows for document in received)
+        self._try(lambda: self._load.learn(rows, frames, self._answered, reading_s, self._serving_s))
         self._try(self._note_standing)
         self._try(self.decisions.publish_statuses)
-        self._left_out.report(idle=not received)
+        self._try(lambda: self._left_out.report(idle=not received))
         self._end_runs()
         self._commit(all_done=True)
 
@@ -246,16 +248,18 @@ class Pipeline:
             self._take(self._reader.give_up(uid))
             self._stops.pop(uid, None)
             self._left_out.notes.pop(uid, None)
-            self._rules.forget(uid)
-            self._requests.run_stopped(uid)
-            self._requests.forget(uid)
-            self._relative.forget(uid)
-            self._published.forget(uid)
-            self._runs.give_up(uid)
+            self._try(partial(self._requests.run_stopped, uid), run=uid)
+            self._forget(uid)
+            self._try(partial(self._runs.give_up, uid), run=uid)
             self._advanced.discard(uid)
             self._changed = {key: newest for key, newest in self._changed.items() if key[0] != uid}
             self._progress.given_up.append(uid)
         self._commit()
+
+    def _forget(self, uid: str) -> None:
+        """Forget what belongs to a run alone."""
+        for part in (self._rules, self._requests, self._relative, self._published):
+            self._try(partial(part.forget, uid), run=uid)
 
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
@@ -294,10 +298,10 @@ class Pipeline:
         self._serve_waiting()
         self._commit()
         self._network.close()
-        self._requests.close(hurried=self._abandoned.is_set())
-        self.decisions.publish_statuses()
-        self._left_out.report(idle=True)
-        self._runs.close(reason, with_notes=not handed_on)
+        self._try(lambda: self._requests.close(hurried=self._abandoned.is_set()))
+        self._try(self.decisions.publish_statuses)
+        self._try(lambda: self._left_out.report(idle=True))
+        self._try(lambda: self._runs.close(reason, with_notes=not handed_on))
         self._stops.clear()
         self._commit()
 
@@ -317,7 +321,7 @@ class Pipeline:
     def _take_one(self, item: Outcome) -> None:
         if isinstance(item, Frame | SetAside):
             if item.seq_num:
-                self._requests.measured(item.run_uid, item.seq_num)
+                self._try(partial(self._requests.measured, item.run_uid, item.seq_num), run=item.run_uid)
             if item in self._published:
                 return
         if isinstance(item, Frame):
@@ -339,7 +343,7 @@ class Pipeline:
             runs.append(uid)
         elif document.name == "start":
             self._runs.watch(document.run)
-            self._progress.memory |= self._relative.begin(document.run)
+            self._keep(partial(self._relative.begin, document.run), uid)
         else:
             self._stops[uid] = document.doc
             self._requests.run_stopped(uid)
@@ -356,14 +360,14 @@ class Pipeline:
         while self._waiting_frames:
             frames, self._waiting_frames = self._waiting_frames, []
             began, paged, left = time.monotonic(), come_in_pages(frames, self._pages), len(frames)
-            for answers in self._serve.batches(frames):
+            for answers in self._aligned(frames):
                 if self._abandoned.is_set():
                     self.unanswered += left
                     break
                 left -= len(answers)
                 ahead = undecided and len(answers) >= _FEWEST_AHEAD
                 estimate = partial(self._serve.estimated, answers)
-                self._estimating.append((self._network(estimate) if ahead else estimate, paged))
+                self._estimating.append((self._network(estimate) if ahead else estimate, answers, paged))
                 while len(self._estimating) > ahead:
                     self._publish_next()
             self._serving_s += time.monotonic() - began
@@ -374,11 +378,31 @@ class Pipeline:
             self._publish_next()
         self._serving_s += time.monotonic() - began
 
+    def _aligned(self, frames: Sequence[Frame]) -> Iterator[list[Answer]]:
+        """Yield the aligned frames in batches; those that are in none, because something failed, one by one."""
+        left = {id(frame): frame for frame in frames}
+        try:
+            for answers in self._serve.batches(frames):
+                for answer in answers:
+                    del left[id(answer.frame)]
+                yield answers
+        except Exception as error:
+            for frame in left.values():
+                if len(frames) > 1:
+                    yield from self._aligned([frame])
+                else:
+                    self._note_failure(frame, error)
+
     def _publish_next(self) -> None:
         """Publish the oldest batch that the network works on."""
-        estimated, paged = self._estimating.popleft()
-        answers = estimated()
+        estimated, answers, paged = self._estimating.popleft()
         self._answered += len(answers)
+        try:
+            answers = estimated()
+        except Exception as error:
+            for answer in answers:
+                self._note_failure(answer.frame, error)
+            return
         for group in self._neighbours(answers, paged):
             if self._abandoned.is_set():
                 self.unanswered += len(group)
@@ -419,50 +443,66 @@ class Pipeline:
         now = time.monotonic()
         try:
             run = self._runs.open(frame.run_uid, answers[0].frame.time, model)
-            estimates = self._publish_estimates(run, answers, model, now, paged)
         except Exception as error:
-            if len(answers) > 1:
-                published = {uid for _, uid in self._progress.outcomes}
-                for answer in answers:
-                    if answer.frame.uid not in published:
-                        self._publish([answer], paged)
-            else:
-                self._note_failure(frame, error)
+            for answer in answers:
+                self._note_failure(answer.frame, error)
             return
+        parts = [*self._with_series(answers, model)]
+        published = [done for part in parts for done in self._publish_part(run, part, now, paged)]
         if self._rules.are_none:
             self._is_stale(now - answers[0].frame.received, frame)
             self._rules.passed(_of_edge(frame, model))
             return
-        for answer, estimate in zip(answers, estimates, strict=True):
+        for answer, estimate in (pair for part, _, found in published for pair in zip(part, found, strict=True)):
             try:
                 self._judge(answer, _of_edge(answer.frame, model), estimate, now, run)
             except Exception as error:
                 self._note_failure(answer.frame, error)
 
-    def _publish_estimates(
-        self, run: AgentRun, answers: Sequence[Answer], model: Estimator, now: float, paged: bool
-    ) -> Sequence[Estimate]:
-        """Publish the estimates of neighbours with what their series adds; return them."""
-        frames, found = [answer.frame for answer in answers], answers[0].estimates
+    def _with_series(self, answers: Sequence[Answer], model: Estimator) -> Iterator[_Part]:
+        """Yield neighbours with what their series adds, in parts with the same descriptors.
+
+        Each frame is counted in its series once, however often its publication is tried.
+        """
+        found, place, count = answers[0].estimates, answers[0].place, len(answers)
         assert found is not None
-        place, count = answers[0].place, len(answers)
-        estimates = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
-        if estimates is not None and self._relative.adds_nothing(frames, model, estimates):
-            together: list[tuple[slice, Estimates]] = [(slice(0, count), estimates)]
-            results: Sequence[Estimate] = estimates
+        alike = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
+        try:
+            nothing = alike is not None and self._relative.adds_nothing([a.frame for a in answers], model, alike)
+        except Exception as error:  # each is then asked for alone, and reported if that fails
+            _log.debug("series not asked for all frames together", exc_info=error, run=answers[0].frame.run_uid)
+            nothing = False
+        if nothing and alike is not None:
+            yield answers, alike, alike
+            return
+        added: list[tuple[Answer, Estimate]] = []
+        for a in answers:
+            try:
+                added.append((a, self._relative(a.frame, model, found[a.place], a.mu, a.quantities["noise"])))
+            except Exception as error:
+                self._note_failure(a.frame, error)
+        for _, same in groupby(added, lambda pair: [(n, d.value is None) for n, d in pair[1].descriptors.items()]):
+            part, estimates = zip(*same, strict=True)
+            yield part, Estimates.of(estimates), estimates
+
+    def _publish_part(self, run: AgentRun, part: _Part, now: float, paged: bool) -> Iterator[_Part]:
+        """Publish neighbours together or, if that fails, one by one; yield those that are published."""
+        answers, packed, estimates = part
+        try:
+            frames = [answer.frame for answer in answers]
+            quantities, mu, lines = rows_of(answers, with_lines=self._measured)
+            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames])
+            run.frames(FrameRows(frames, quantities, packed, mu, latency_ms, lines), paged=paged)
+        except Exception as error:
+            if len(answers) == 1:
+                self._note_failure(answers[0].frame, error)
+                return
+            for k, answer in enumerate(answers):
+                alone = [answer], packed.rows(slice(k, k + 1)), [estimates[k]]
+                yield from self._publish_part(run, alone, now, paged)
         else:
-            results = [self._relative(a.frame, model, found[a.place], a.mu, a.quantities["noise"]) for a in answers]
-            together, begin = [], 0
-            for _, same in groupby(results, lambda e: [(name, d.value is None) for name, d in e.descriptors.items()]):
-                packed = Estimates.of([*same])
-                together.append((slice(begin, begin + len(packed)), packed))
-                begin += len(packed)
-        for part, packed in together:
-            quantities, mu, lines = rows_of(answers[part], with_lines=self._measured)
-            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames[part]])
-            run.frames(FrameRows(frames[part], quantities, packed, mu, latency_ms, lines), paged=paged)
-            self._progress.outcomes += [(frame.run_uid, frame.uid) for frame in frames[part]]
-        return results
+            self._progress.outcomes += [(frame.run_uid, frame.uid) for frame in frames]
+            yield part
 
     def _judge(self, answer: Answer, frame: Frame, estimate: Estimate, now: float, run: AgentRun) -> None:
         if self._is_stale(now - frame.received, frame):
@@ -497,26 +537,33 @@ class Pipeline:
             self._advanced |= {run for run, _ in self._progress.outcomes}
             if all_done and not self._abandoned.is_set():
                 for uid in self._advanced - self._runs.with_held_notes - self._left_out.notes.keys():
-                    self._progress.memory |= self._reader.positions(uid)
+                    self._keep(partial(self._reader.positions, uid), uid)
                 self._advanced.clear()
+            self._remember()  # as far as it can be: the results are sent all the same
             progress, self._progress = self._progress, Progress()
-            self._try(lambda: self._remember(progress.memory))  # else the results are sent all the same
-            self._committed(progress)
+            self._try(partial(self._committed, progress))
         else:
             self._progress = Progress()
-        self._requests.send()
+        self._try(self._requests.send)
 
-    def _remember(self, memory: Memory) -> None:
+    def _remember(self) -> None:
         """Add the states that changed since the last progress."""
         changed, self._changed = self._changed, {}
         for frame, model in changed.values():
-            memory |= self._align.memory(frame, model) | self._rules.memory(frame.run_uid)
-            memory |= self._energy_uncertainty.memory(frame.series, model)
-            memory |= self._relative.memory(frame.series, model)
+            run, series = frame.run_uid, frame.series
+            self._keep(partial(self._align.memory, frame, model), run)
+            self._keep(partial(self._rules.memory, run), run)
+            self._keep(partial(self._energy_uncertainty.memory, series, model), run)
+            self._keep(partial(self._relative.memory, series, model), run)
         for uid in self.decisions.changed:
-            memory |= self._rules.memory(uid)
+            self._keep(partial(self._rules.memory, uid), uid)
         self.decisions.changed.clear()
-        memory |= self._runs.memory() | self._requests.memory()
+        self._keep(self._runs.memory)
+        self._keep(self._requests.memory)
+
+    def _keep(self, states: Callable[[], Memory], run: str = "") -> None:
+        """Add states to the progress; the others do not depend on them."""
+        self._try(lambda: self._progress.memory.update(states()), run=run)
 
     def _set_aside(self, run: AgentRun, note: SetAside) -> None:
         names = {"run": note.run_uid, "frame": note.seq_num, "uid": note.uid}
@@ -535,9 +582,8 @@ class Pipeline:
         self._try(self.decisions.publish_statuses)
         for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
-            self._left_out.report_run(uid)
-            for part in (self._rules, self._requests, self._relative, self._published):
-                self._try(partial(part.forget, uid), run=uid)
+            self._try(partial(self._left_out.report_run, uid), run=uid)
+            self._forget(uid)
             if not self._closing:
                 self._progress.ended.append(uid)
             self._try(partial(self._runs.end, uid, stop), run=uid)

@@ -35,7 +35,7 @@ class Acknowledgements:
         self._source, self._journal, self._subscribers = source, journal, subscribers
         self._waiting: deque[tuple[int, Mapping[str, Any], list[str]]] = deque()
         """Number of documents that were sent by then, position and ended runs."""
-        self._broken = False
+        self._broken = self._failing = False
 
     def add(self, batch: Sequence[Received], new: Sequence[Received]) -> None:
         """Note that documents were processed.
@@ -75,15 +75,37 @@ class Acknowledgements:
         delivered = self._subscribers.delivered
         position: dict[str, Any] = {}
         over: list[str] = []
-        while self._waiting and self._waiting[0][0] <= delivered:
-            _, further, runs = self._waiting.popleft()
+        safe = 0
+        for sent, further, runs in self._waiting:
+            if sent > delivered:
+                break
             position |= further
             over += runs
-        if not position and not over:
-            return
-        if self._subscribers.lost:
-            self._broken = True
+            safe += 1
+        if position or over:
+            if self._subscribers.lost or self._journal.unkept:
+                self.stop("delivered" if self._subscribers.lost else "kept in the journal")
+                return
+            if not self._told(position, over):
+                return
+        for _ in range(safe):
+            self._waiting.popleft()
+
+    def stop(self, undone: str) -> None:
+        """Acknowledge nothing any more, since documents were not served, kept or delivered."""
+        if not self._broken:
             detail = "another agent, or this one once it is started again, reads and answers their runs again"
-            _log.error("documents not delivered: nothing is acknowledged any more", detail=detail)
-            return
-        self._source.acknowledge(position, over)
+            _log.error(f"documents not {undone}: nothing is acknowledged any more", detail=detail)
+        self._broken = True
+
+    def _told(self, position: Mapping[str, Any], over: Collection[str]) -> bool:
+        """Tell the source; return whether it took it. Else it is told again."""
+        try:
+            self._source.acknowledge(position, over)
+        except Exception as error:
+            if not self._failing:
+                _log.error("documents not acknowledged; it is tried again", error=f"{type(error).__name__}: {error}")
+            self._failing = True
+            return False
+        self._failing = False
+        return True

@@ -43,6 +43,7 @@ from .wiring import (
     units_of,
     versions,
     warn_if_nobody_is_told,
+    warn_if_unfenced,
 )
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class XASAgent:
     ) -> None:
         check_rules(config, models)
         warn_if_nobody_is_told(config, control)
+        warn_if_unfenced(config)
         self._config = config
         serving = config.serving
         self.live = True
@@ -558,31 +560,33 @@ class XASAgent:
             except Exception:
                 _log.exception("documents not served", documents=len(batch))
                 failed = True
-            self._acknowledge()
+                if batch and self._acknowledgements is not None:
+                    self._acknowledgements.stop("served")
+            self._try(self._acknowledge)
             with self._progress:
                 self._served += len(batch) - (0 if failed else self._pipeline.unread)
                 self._failed += len(batch) if failed else 0  # with those after a failure, which are not read again
                 self._idle = idle
                 self._progress.notify_all()
-        try:
-            self._report_dropped(now=True)
-            self._give_up_runs()
-            self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None)
-        except Exception:
-            _log.exception("agent's runs not closed")
-        self._subscribers.close()
-        self._acknowledge()
+        self._prepare(now=True)
+        self._try(lambda: self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None))
+        self._try(self._subscribers.close)
+        self._try(self._acknowledge)
         if self._delivery is not None:
-            self._delivery.close()
-        self._resources.close()
+            self._try(self._delivery.close)
+        self._try(self._resources.close)
 
     def _prepare(self, *, now: bool) -> None:
-        """Do what comes before a batch of documents; an error does not cost them."""
-        for step in (self._give_up_runs, partial(self._report_dropped, now=now)):
-            try:
-                step()
-            except Exception:
-                _log.exception("a step failed; the documents are served")
+        """Do what comes before a batch of documents."""
+        self._try(self._give_up_runs)
+        self._try(partial(self._report_dropped, now=now))
+
+    def _try(self, step: Callable[[], object]) -> None:
+        """Do a step; an error costs neither documents nor the steps after it."""
+        try:
+            step()
+        except Exception:
+            _log.exception("a step failed; the others go on")
 
     def _give_up_runs(self) -> None:
         """Forget the runs that went to another agent."""
@@ -629,7 +633,11 @@ class XASAgent:
 
     def _gather(self) -> list[Received]:
         """Return the documents to serve together, gathered for at most the latency budget."""
-        most = self._pipeline.plan(self._inbox.rows if self.live else 0)
+        most = 1
+        try:
+            most = self._pipeline.plan(self._inbox.rows if self.live else 0)
+        except Exception:
+            _log.exception("no plan for the documents that wait: they are served one by one")
         batch = self._inbox.get(_IDLE_POLL_S, most)
         rows = sum(document.rows for document in batch)
         until = time.monotonic() + self._config.serving.latency_budget_ms / 1e3

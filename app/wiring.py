@@ -175,6 +175,30 @@ def warn_if_nobody_is_told(config: Config, control: Control | None) -> None:
         _log.warning("nobody is told", rules=", ".join(telling), why=why)
 
 
+UNFENCED = (
+    "the work is shared over NATS and the answers go to Kafka: an agent that was cut off from NATS may still publish "
+    "frames that another one answers"
+)
+FENCE = (
+    "publish over NATS, or share over Kafka; else let the group have one agent, or drop what has a header frame twice"
+)
+
+
+def warn_if_unfenced(config: Config) -> None:
+    """Warn of answers that two agents of a group may publish, since nothing that both use refuses the second."""
+    if is_unfenced(config):
+        _log.warning("frames may be answered twice", why=UNFENCED, help=FENCE)
+
+
+def is_unfenced(config: Config) -> bool:
+    """Whether the answers of an agent that has lost its runs are not kept out.
+
+    A stream of NATS takes one answer to a frame, whatever the source. Over Kafka, only a source in Kafka tells the
+    sink which runs the agent has.
+    """
+    return config.nats is not None and config.publish is not None and config.publish.kafka is not None
+
+
 def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -> None:
     """Refuse a rule over quantities that no frame can have, and warn of bars that no frame can reach."""
     units = descriptor_units(models)

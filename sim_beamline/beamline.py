@@ -1,5 +1,6 @@
 """The simulated beamline: a RunEngine measures a sample while an experiment changes it."""
 
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -53,6 +54,7 @@ class SimBeamline:
         """Number of measured frames."""
         self._frames = settings.frames if frames is None else frames
         self._outlets = Outlets(sinks, truth_sinks)
+        self._began = time.time()
         self._experiment = settings.experiment.begin(settings.seed)
         points, duration_s = _points(settings), settings.experiment.duration_s
         self._beam = Beam(settings.beam, self._experiment, settings.seed, points=points, duration_s=duration_s)
@@ -125,7 +127,12 @@ class SimBeamline:
 
     def run(self) -> None:
         """Load the cell and measure it to the planned end or until a stop request; blocks."""
-        carry_out(self._plan(), self._plan_state, self._outlets)
+        outlets = self._outlets if self.settings.clock == "wall" else self._stamped
+        carry_out(self._plan(), self._plan_state, outlets)
+
+    def _stamped(self, name: str, doc: dict[str, Any]) -> None:
+        """Send a document with the time of the experiment."""
+        self._outlets(name, {**doc, "time": self._began + self._experiment.time_s} if "time" in doc else doc)
 
     def _plan(self) -> Generator[Msg, Any, None]:
         s, experiment = self.settings, self._experiment

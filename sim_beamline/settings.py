@@ -25,6 +25,9 @@ class BeamlineSettings(Settings):
     """Whether, in step mode, every second sweep has falling energies."""
     frame_period_s: float = Field(default=0.5, ge=0)
     """Wall time from one frame to the next, s; 0 adds no wait. The simulated time does not depend on it."""
+    clock: Literal["wall", "simulated"] = "wall"
+    """Times of the documents. ``simulated``: those of the experiment since its begin. The monochromator drifts in
+    simulated time: in fast motion, what follows it over wall time depends on how fast the machine simulates."""
     sample_name: str = "LiCoO2 cathode"
     """Sample name in the RunStarts of the robot's run and of the measurement."""
     beam: BeamSettings = BeamSettings()

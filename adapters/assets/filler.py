@@ -42,6 +42,13 @@ class _Stream:
             return True
         return self.rows is not None and (self.rows.reading or (not stopped and self.rows.lagging(now)))
 
+    def let_go(self, reason: str) -> list[RunDocument]:
+        """Return the held Events without their files; rows that are announced and not read are given up."""
+        held, self.held = self.held, deque()
+        if self.rows is not None:
+            self.rows.give_up(reason)
+        return [_without_files(event, self.wanted, reason) for event, _ in held if event.name == "event"]
+
 
 @dataclass(slots=True)
 class _Run:
@@ -115,10 +122,7 @@ class AssetFiller:
                 case "stream_resource":
                     self._resources[document.doc["uid"]] = document.doc
         except Exception as error:  # a malformed document, which the assembler reports, or a defect of this class
-            key = document.name, type(error).__name__
-            write = log.debug if key in self._logged_errors else log.warning
-            self._logged_errors.add(key)
-            write("document passed on without its files", name=key[0], error=f"{key[1]}: {error}")
+            self._log_failure(document.name, error, document.run.uid)
         return (document,)
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
@@ -131,6 +135,13 @@ class AssetFiller:
         while self._busy:  # a StreamDatum is read in parts
             out += self.poll(float("inf"))
         return out
+
+    def _log_failure(self, name: str, error: Exception, run: str) -> None:
+        """Log a failure; of equal ones only the first as a warning."""
+        key = name, type(error).__name__
+        write = log.debug if key in self._logged_errors else log.warning
+        self._logged_errors.add(key)
+        write("document passed on without its files", name=name, run=run, error=f"{key[1]}: {error}")
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """Return the handler of files, which finds and reads the file within the deadline at each call."""
@@ -179,20 +190,27 @@ class AssetFiller:
         return self._advance(document.run.uid, document.at)
 
     def _advance(self, uid: str, now: float) -> list[RunDocument | SetAside]:
-        """Return the documents of one run that are ready, the RunStop last."""
+        """Return the documents of one run that are ready, the RunStop last; what fails holds up no other run."""
         run = self._runs[uid]
         out: list[RunDocument | SetAside] = []
         for stream in run.streams.values():
-            out += self._fill(stream, now)
+            try:
+                out.extend(self._fill(stream, now))  # keeps what is ready before a failure
+            except Exception as error:
+                self._log_failure("data", error, uid)
+                out.extend(stream.let_go(f"{type(error).__name__}: {error}"))
         if any(stream.holds(now, run.stop is not None) for stream in run.streams.values()):
             self._busy[uid] = run
             return out
         self._busy.pop(uid, None)
         if run.stop is not None:
-            for stream in run.streams.values():
-                out += stream.rows.finish() if stream.rows is not None else ()
-            out.append(run.stop)
             del self._runs[uid]
+            for rows in (stream.rows for stream in run.streams.values() if stream.rows is not None):
+                try:
+                    out += rows.finish()
+                except Exception as error:
+                    self._log_failure("rows", error, uid)
+            out.append(run.stop)
         return out
 
     def _fill(self, stream: _Stream, now: float) -> Iterator[RunDocument | SetAside]:
@@ -213,7 +231,7 @@ class AssetFiller:
             try:
                 take = stream.rows.event if document.name == "event" else stream.rows.datum
                 take(document.doc, document.at)
-            except (KeyError, TypeError, ValueError) as error:
+            except Exception as error:
                 if document.name == "event":  # the assembler reports it
                     yield document
                     continue
@@ -239,8 +257,14 @@ class AssetFiller:
             reason, may_come = _reason(error)
             if may_come and patience.wait(now):
                 return None
-            unread = UnreadFile(f"{reason}; waited {self._settings.wait_s:g} s" if may_come else reason)
-            return replace(document, doc={**doc, "data": {**doc["data"], **dict.fromkeys(keys, unread)}})
+            return _without_files(
+                document, keys, f"{reason}; waited {self._settings.wait_s:g} s" if may_come else reason
+            )
+
+
+def _without_files(event: RunDocument, keys: Iterable[str], reason: str) -> RunDocument:
+    data = {**event.doc["data"], **dict.fromkeys(keys, UnreadFile(reason))}
+    return replace(event, doc={**event.doc, "data": data})
 
 
 def _reason(error: BaseException) -> tuple[str, bool]:

@@ -159,6 +159,12 @@ class StreamRows:
             out += self._complete()
         return out
 
+    def give_up(self, reason: str) -> None:
+        """Stop reading; the announced rows are not readable for this reason."""
+        blocks, self._blocks = self._blocks, []
+        for block in blocks:
+            self._fail(block, reason)
+
     def finish(self) -> list[RunDocument]:
         """Return all remaining Events, complete or not."""
         self._blocks = []
@@ -246,7 +252,9 @@ class StreamRows:
 
     def _fail(self, block: _Block, reason: str) -> None:
         resource = self._resources.get(block.resource)
-        keys = self._wanted if resource is None else {resource["data_key"]} & self._wanted
+        keys = self._wanted
+        if resource is not None and isinstance(named := resource.get("data_key"), str):
+            keys &= {named}
         for key in keys:
             self._put(block, key, [UnreadFile(reason)] * len(block.seq_nums))
 

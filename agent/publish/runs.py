@@ -159,10 +159,17 @@ class AgentRuns:
         """End all runs; publish the notes on watched runs whose model is not known, or drop them."""
         while self._held_notes and with_notes:
             uid, notes = next(iter(self._held_notes.items()))
-            self.open(uid, notes[0].time, None)
-        for run in self._runs.values():
-            run.close("abort", reason, watched=False)
-        self._runs.clear()
+            try:
+                self.open(uid, notes[0].time, None)
+            except Exception as error:
+                _log.error("notes on a run not published", run=uid, notes=len(notes), exc_info=error)
+                self._held_notes.pop(uid, None)
+        runs, self._runs = self._runs, {}
+        for (uid, _), run in runs.items():
+            try:
+                run.close("abort", reason, watched=False)
+            except Exception as error:
+                _log.error("run of the agent not ended", run=uid, exc_info=error)
         self._watched.clear()
 
     def memory(self) -> Memory:

@@ -61,8 +61,11 @@ class FrameAssembler:
         before, self._formed = self._formed, dict(self._formed)
         try:
             for same in by_descriptor.values():
-                if len(same) > 1:
-                    self._form(same)
+                try:
+                    if len(same) > 1:
+                        self._form(same)
+                except Exception as error:  # each is then formed alone, and reported if it cannot be
+                    _log.debug("events not formed together", exc_info=error)
             yield
         finally:
             self._formed = before
@@ -71,11 +74,7 @@ class FrameAssembler:
         for run in self._runs.values():
             if not run.describes(docs[0]["descriptor"]):
                 continue
-            try:
-                spectra = run.form_together(docs)
-            except Exception:  # each is then formed alone, and reported if it cannot be
-                _log.debug("events not formed together", exc_info=True)
-                return
+            spectra = run.form_together(docs)
             self._formed |= {id(doc): s for doc, s in zip(docs, spectra, strict=True) if s is not None}
             return
 
@@ -85,7 +84,7 @@ class FrameAssembler:
         try:
             out.extend(self._read(document))
         except Exception as error:
-            out.append(malformed(document.name, document.doc, error))
+            out.append(malformed(document.name, document.doc, error, document.run))
         return out
 
     def reads_points(self, uid: str, descriptor: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cachetools import FIFOCache
@@ -62,7 +63,7 @@ class Book:
         """The run of documents without a run."""
         self.past: dict[str, dict[str, list[int]]] = {}
         """Positions by run and stream, as in ``positions``, at which an earlier process had read the runs."""
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(self._try)
         self._runs = Runs()
         self._descriptors: dict[str, StreamRecord] = {}
         self._orphans: dict[str, list[Held]] = {}
@@ -99,9 +100,9 @@ class Book:
         """Process one document; return the documents that are in order now."""
         self._deadlines.tick(document.at)
         self._read_safely(self._read, document)
-        if self._stopped is not None:
-            self._finish_if_complete(self._stopped)
+        if (stopped := self._stopped) is not None:
             self._stopped = None
+            self._try(stopped.uid, partial(self._finish_if_complete, stopped))
         if self._deadlines:
             self._deadlines.expire(self._deadlines.now)
         while (surplus := self._runs.surplus(self._deadlines.now)) is not None:
@@ -200,6 +201,16 @@ class Book:
                 self._report_repeated(f"{stream} {type(error).__name__}", aside)
             else:
                 self._out.append(aside)
+
+    def _try(self, uid: str, step: Callable[[], object]) -> None:
+        """Do a step for one run, or for what is named by ``uid``; report an error, which costs no other run."""
+        try:
+            step()
+        except Exception as error:
+            of_run = (run := self._runs.open.get(uid)) is not None and (run.info is None or run.info.watched)
+            _log.error("documents not put in order", uid=uid, exc_info=error)
+            detail = f"{type(error).__name__}: {error}"[:300]
+            self._out.append(SetAside(uid if of_run else "", uid, 0.0, Reason.INTERNAL_ERROR, detail))
 
     def _report_repeated(self, kind: str, note: SetAside) -> None:
         """Report the first note of a kind at once, and the number of further ones after a while."""
@@ -415,10 +426,11 @@ class Book:
         """Read documents that were held back."""
         self._held.remove(held)
         for document, _ in held:
-            if document.name == "descriptor":
-                self._pass_on(self._descriptors[document.doc["uid"]], document)
-            else:
-                self._read_safely(self._read, document)
+            read = self._read if document.name != "descriptor" else self._pass_on_held
+            self._read_safely(read, document)
+
+    def _pass_on_held(self, descriptor: Received) -> None:
+        self._pass_on(self._descriptors[descriptor.doc["uid"]], descriptor)
 
     def _give_up_descriptor(self, uid: str) -> None:
         held = self._orphans.pop(uid, [])
@@ -445,7 +457,10 @@ class Book:
             descriptor = next((document.doc for document, _ in run.held if document.name == "descriptor"), {})
             detail = "the start of this run did not arrive"
             self._out.append(SetAside(run.uid, run.uid, document_time(descriptor), Reason.JOINED_LATE, detail))
-        self._begin(run, replace(self.no_run, uid=run.uid, joined_late=True), {}, self._deadlines.now)
+        self._begin(run, self._without_start(run), {}, self._deadlines.now)
+
+    def _without_start(self, run: RunRecord) -> RunInfo:
+        return replace(self.no_run, uid=run.uid, joined_late=True)
 
     def _finish_if_complete(self, run: RunRecord) -> None:
         if not run.finished and run.is_complete(self._reads):
@@ -455,16 +470,18 @@ class Book:
         """Return the end of a run and remember that it is finished."""
         if run.finished:
             return
-        self._give_up_start(run)
+        self._try(run.uid, partial(self._give_up_start, run))
+        if run.info is None:  # that failed
+            self._try(run.uid, partial(self._begin, run, self._without_start(run), {}, self._deadlines.now))
         if run.finished:
             return
         assert run.info is not None
         info, stop, at = run.info, run.stop or {}, run.stopped_at or self._deadlines.now
         self._deadlines.remove("events", run.uid)
+        self._try(run.uid, partial(self._report_unread_events, run))
         if (forgotten := self._runs.finish(run)) is not None:
             for uid in forgotten.descriptors:
-                del self._descriptors[uid]
-        self._report_unread_events(run)
+                self._descriptors.pop(uid, None)
         run.finished, run.stop, run.info = True, None, replace(info, start={})
         for stream in run.streams.values():
             stream.datums.clear()

@@ -12,9 +12,14 @@ class Deadlines:
     """What is waited for, and what to do when a wait ends without it.
 
     All waits have the same limit, so that the oldest one ends first.
+
+    Parameters
+    ----------
+    do : does an action for what is awaited, given by its uid; by default any error is raised
     """
 
-    def __init__(self) -> None:
+    def __init__(self, do: Callable[[str, Callable[[], object]], object] = lambda uid, action: action()) -> None:
+        self._do = do
         self.now = 0.0
         """Largest arrival time of a document so far, monotonic seconds."""
         self.count = 0
@@ -46,4 +51,4 @@ class Deadlines:
             if last_count > self.count and last_time > now:
                 break
             del self._waits[awaited]
-            give_up()
+            self._do(awaited[1], give_up)

@@ -1,16 +1,16 @@
 """Documents → frames: the book, the stages and the assembler, in this order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..fields import FieldSettings, SeriesSettings
-from ..types import Frame, Memory, Received, RunDocument, RunInfo, SetAside, Stage, get_logger
+from ..types import Frame, Memory, Reason, Received, RunDocument, RunInfo, SetAside, Stage, get_logger
 from .assembler import FrameAssembler
 from .book import Book
 from .fly import FlyJoiner, FlySettings
-from .notes import MAX_NOTES, join_notes
+from .notes import MAX_NOTES, RepeatedNotes, join_notes
 from .run import malformed
 
 _log = get_logger()
@@ -57,6 +57,8 @@ class FrameReader:
             fields, lambda name: fields.reads(name) or (fly is not None and fly.trace(name) is not None), series
         )
         self._assembler = FrameAssembler(fields, source)
+        self._failures = RepeatedNotes()
+        """Notes on the book and on stages that fail when they are asked for what waits, which is often."""
 
     @property
     def no_run(self) -> RunInfo:
@@ -109,7 +111,7 @@ class FrameReader:
         try:
             return join_notes(self._process(self._book(document)))
         except Exception as error:  # what the book returns besides comes with the next document
-            return [_failed(document, "", error)]
+            return [_failed(document, None, error)]
 
     def read(self, documents: Sequence[Received]) -> Iterator[tuple[int, list[Outcome]]]:
         """Process documents; yield the number of those read next, and what a call with each would return of them.
@@ -124,8 +126,8 @@ class FrameReader:
             while k < len(documents):
                 try:
                     read = self._points_in_order(documents, k)
-                except Exception:  # the document is then read alone, and reported if it cannot be
-                    _log.debug("points not read together", exc_info=True)
+                except Exception as error:  # the document is then read alone, and reported if it cannot be
+                    _log.debug("points not read together", exc_info=error)
                     read = None
                 yield read or (1, self(documents[k]))
                 k += read[0] if read else 1
@@ -152,27 +154,47 @@ class FrameReader:
 
     def poll(self, now: float) -> list[Outcome]:
         """Return the outcomes that are ready, or given up, at ``now`` (``time.monotonic()``)."""
-        outcomes = self._process(self._book.poll(now)) if self._book.waiting else []
+        outcomes = self._waited(self._book, lambda: self._book.poll(now)) if self._book.waiting else []
         for k, stage in enumerate(self._stages):
             if stage.waiting:
-                outcomes += self._process(stage.poll(now), k + 1)
+                outcomes += self._waited(stage, partial(stage.poll, now), k + 1)
         return join_notes(outcomes, MAX_NOTES)
 
     def settle(self) -> list[Outcome]:
         """Stop waiting for missing documents, but not for files."""
-        return join_notes(self._process(self._book.settle()), MAX_NOTES)
+        return join_notes(self._waited(self._book, self._book.settle), MAX_NOTES)
 
     def give_up(self, uid: str) -> list[Outcome]:
         """Forget a run that may be read again from its start; return what belongs to other runs."""
-        outcomes = self._process(self._book.give_up(uid))
+        outcomes = self._waited(self._book, lambda: self._book.give_up(uid))
         return [item for item in outcomes if (item.run.uid if isinstance(item, RunDocument) else item.run_uid) != uid]
 
     def finish(self) -> list[Outcome]:
         """End all open runs, after the last document."""
-        outcomes = self._process(self._book.finish())
+        outcomes = self._waited(self._book, self._book.finish)
         for k, stage in enumerate(self._stages):
-            outcomes += self._process(stage.finish(), k + 1)
-        return join_notes(outcomes, MAX_NOTES)
+            outcomes += self._waited(stage, stage.finish, k + 1)
+            outcomes += self._failures.further(type(stage).__name__)
+        return join_notes([*outcomes, *self._failures.further(type(self._book).__name__)], MAX_NOTES)
+
+    def _waited(
+        self, owner: object, ask: Callable[[], Iterable[RunDocument | SetAside]], first: int = 0
+    ) -> list[Outcome]:
+        """Return the outcomes of what the book or a stage has held back.
+
+        If it fails, they are those of what it returned before, and a note; further failures are counted.
+        """
+        items: list[RunDocument | SetAside] = []
+        kind = type(owner).__name__
+        try:
+            items.extend(ask())
+        except Exception as error:
+            detail = f"{kind}: {type(error).__name__}: {error}"[:300]
+            self._failures.add(kind, SetAside("", "", 0.0, Reason.INTERNAL_ERROR, detail))
+            if new := self._failures.take():
+                _log.error("documents that wait not read", by=kind, exc_info=error)
+            items += new
+        return self._process(items, first)
 
     def _process(self, items: Iterable[RunDocument | SetAside], first: int = 0) -> list[Outcome]:
         """Send documents through the stages, beginning with number ``first``, and then to the assembler."""
@@ -185,7 +207,7 @@ class FrameReader:
                 try:
                     passed += stage(item)
                 except Exception as error:
-                    passed.append(_failed(item, item.run.uid, error))
+                    passed.append(_failed(item, item.run, error))
             items = passed
         items = list(items)
         events = [item.doc for item in items if isinstance(item, RunDocument) and item.name == "event"]
@@ -208,8 +230,8 @@ class FrameReader:
         return outcomes
 
 
-def _failed(document: Received | RunDocument, run_uid: str, error: Exception) -> SetAside:
+def _failed(document: Received | RunDocument, run: RunInfo | None, error: Exception) -> SetAside:
     """Return the note on a document that a stage could not read, and log where it failed."""
     doc: Any = document.doc
-    _log.error("document not read", name=document.name, run=run_uid, exc_info=error)
-    return replace(malformed(document.name, doc if isinstance(doc, dict) else {}, error), run_uid=run_uid)
+    _log.error("document not read", name=document.name, run="" if run is None else run.uid, exc_info=error)
+    return malformed(document.name, doc if isinstance(doc, dict) else {}, error, run)

@@ -291,7 +291,7 @@ class RunAssembler:
                 if found := self._point(stream, fields, document.doc, document.at):
                     yield from join_notes(found)
             except Exception as error:
-                yield malformed(document.name, document.doc, error)
+                yield malformed(document.name, document.doc, error, self.info)
 
     def _point(self, stream: SpectrumStream, fields: StreamFields, doc: Doc, received: float) -> list[FrameOutcome]:
         """Process a point of a step scan."""
@@ -533,10 +533,11 @@ class RunAssembler:
                 yield from self._whole_spectrum(stream, held, event, received)
 
 
-def malformed(name: str, doc: Doc, error: Exception) -> SetAside:
-    """Return the note on a document that cannot be read."""
+def malformed(name: str, doc: Doc, error: Exception, run: RunInfo | None = None) -> SetAside:
+    """Return the note on a document that cannot be read; one of a run that is not watched belongs to none."""
     detail = f"{name}: {type(error).__name__} {error}"[:300]
-    return SetAside("", str(doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail)
+    run_uid = run.uid if run is not None and run.watched else ""
+    return SetAside(run_uid, str(doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail)
 
 
 def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Refusal | None:

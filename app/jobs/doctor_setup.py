@@ -126,6 +126,8 @@ def reached(settings: "Config | None", timeout_s: float) -> Iterator[Finding]:
     if settings is None:
         yield Finding("endpoints", "off", "none named; --config FILE checks those of a config")
         return
+    from ..wiring import FENCE, UNFENCED, is_unfenced
+
     found = False
     for key, address, binds in _endpoints(settings):
         found = True
@@ -136,6 +138,8 @@ def reached(settings: "Config | None", timeout_s: float) -> Iterator[Finding]:
             yield Finding(key, "fail", f"{address}: {why}", remedy)
         else:
             yield Finding(key, "ok", f"{address} is free to listen on")
+    if is_unfenced(settings):
+        yield Finding("publish.kafka", "warn", UNFENCED, FENCE)
     for to in settings.notify:
         if to.command:
             found = True

@@ -24,7 +24,7 @@ def packed(value: Any) -> bytes:
 
 def last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
     """Return the number of an Event, or the highest one of a page; None for other documents."""
-    found = doc.get("seq_num")
+    found = doc.get("seq_num") if isinstance(doc, Mapping) else None
     numbers = [found] if name == "event" else found if name == "event_page" and isinstance(found, list) else ()
     return max((n for n in numbers if type(n) is int and 0 <= n < 2**63), default=None)
 

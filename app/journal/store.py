@@ -92,6 +92,8 @@ class Journal:
         self._unwatched: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self.lost = 0
         """Number of records that are not in the file."""
+        self.unkept = 0
+        """Number of accepted documents that could not be kept."""
         self.held: Callable[[], bool] = lambda: False
         """Whether documents that a subscriber has taken may still be lost."""
         self._broken = False
@@ -160,28 +162,42 @@ class Journal:
         list of Received
             The documents without those of runs that ended in an earlier process, which a source may send again.
         """
-        now, monotonic = time.time(), time.monotonic()
         new: list[Received] = []
         for received in batch:
-            name, doc = received.name, received.doc
             self._waiting.position |= received.position or {}
-            run, stream = map(as_text, self._owners(name, doc))
-            if run in self._over:
-                continue
-            new.append(received)
-            if run in self._ended or (run in self._unwatched and name not in ("start", "descriptor", "stop")):
-                continue
-            record = self._packed(name, doc)
-            if record is None:
-                continue
-            at = now - (monotonic - received.at)
-            self._input += 1
-            row = self._input, run, stream, last_seq_num(name, doc), name, at, crc32(record), record
-            self._waiting.inputs.append(row)
-            self._waiting.size += len(record)
+            try:
+                is_over = self._keep(received)
+            except Exception as error:  # it is processed all the same
+                is_over = False
+                self._lose(received.name, error)
+                self.unkept += 1
+            if not is_over:
+                new.append(received)
         if len(batch) > 1:
             self.commit()
         return new
+
+    def _keep(self, received: Received) -> bool:
+        """Keep a document; return whether it is of a run that ended in an earlier process."""
+        name, doc = received.name, received.doc
+        run, stream = map(as_text, self._owners(name, doc))
+        if run in self._over:
+            return True
+        if run in self._ended or (run in self._unwatched and name not in ("start", "descriptor", "stop")):
+            return False
+        record = packed(doc)
+        at = time.time() - (time.monotonic() - received.at)
+        row = self._input + 1, run, stream, last_seq_num(name, doc), as_text(str(name)), at, crc32(record), record
+        self._input += 1
+        self._waiting.inputs.append(row)
+        self._waiting.size += len(record)
+        return False
+
+    def _lose(self, name: str, error: Exception) -> None:
+        """Count a record that is not kept; log the first one as an error."""
+        write = _log.debug if self.lost else _log.error
+        self.lost += 1
+        write("record not kept in the journal", name=str(name), error=f"{type(error).__name__}: {error}")
 
     def publish(self, documents: Sequence[Document], progress: Progress, delivered: int) -> list[int]:
         """Keep what the accepted documents led to.
@@ -199,20 +215,36 @@ class Journal:
         list of int
             Rising numbers of the documents; that of a page is the number of its last Event.
         """
-        waiting, numbers, now = self._waiting, [], time.time()
-        for name, doc in documents:
+        numbers = [self._number(name, doc) for name, doc in documents]
+        try:
+            self._keep_published(documents, numbers)
+            self._keep_progress(progress)
+        except Exception as error:  # what is published is sent all the same
+            self._lose("documents of the agent, or what they answer", error)
+        self._deliver(delivered)
+        self.commit()
+        return numbers
+
+    def _number(self, name: str, doc: Mapping[str, Any]) -> int:
+        number = self._next + (len(doc["seq_num"]) if name == "event_page" else 1) - 1
+        self._next = number + 1
+        return number
+
+    def _keep_published(self, documents: Sequence[Document], numbers: Sequence[int]) -> None:
+        now = time.time()
+        for number, (name, doc) in zip(numbers, documents, strict=True):
             run, stream = self._own(name, doc)
             if name in ("event", "event_page") and stream != "decisions":
                 stream = _DELIVERED_ONCE
             record = self._packed(name, doc)
-            number = self._next + (len(doc["seq_num"]) if name == "event_page" else 1) - 1
             if record is not None:
-                waiting.published.append((number, run, stream, name, now, crc32(record), record))
-                waiting.size += len(record)
+                self._waiting.published.append((number, run, stream, name, now, crc32(record), record))
+                self._waiting.size += len(record)
             if name == "stop":
                 self._closed[run] = number
-            numbers.append(number)
-            self._next = number + 1
+
+    def _keep_progress(self, progress: Progress) -> None:
+        waiting = self._waiting
         waiting.outcomes += [(as_text(run), to_json(frame), self._input) for run, frame in progress.outcomes]
         for (run, owner, *_), state in progress.memory.items():
             if owner == "position":
@@ -227,9 +259,6 @@ class Journal:
         self._forget(progress.given_up)
         self._ended.update(dict.fromkeys(ended))
         self._unwatched.update(dict.fromkeys(unwatched))
-        self._deliver(delivered)
-        self.commit()
-        return numbers
 
     @property
     def safe(self) -> bool:
@@ -331,9 +360,8 @@ class Journal:
         """Return a document or state as bytes; None, counted as lost, if it has no such form."""
         try:
             return packed(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            self.lost += 1
-            _log.debug("record not kept in the journal", name=name, error=str(error))
+        except Exception as error:
+            self._lose(name, error)
             return None
 
     def commit(self, *, now: bool = False) -> None:
@@ -347,7 +375,7 @@ class Journal:
             self._file.execute("BEGIN IMMEDIATE")
             self._write_waiting()
             self._file.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # of SQLite, or of a value that it cannot take
             with suppress(sqlite3.Error):
                 self._file.execute("ROLLBACK")
             self._tried_at = time.monotonic()

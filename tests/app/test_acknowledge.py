@@ -7,45 +7,13 @@ from typing import Any
 
 import pytest
 from deadline import wait_until
+from shared_source import Source
 
 from xas_agent.adapters.answers import Confirmations
 from xas_agent.agent.types import Received
 from xas_agent.app.acknowledge import Acknowledgements
 from xas_agent.app.journal import Journal
 from xas_agent.app.subscribers import Subscribers
-
-
-class Source:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.position: dict[str, Any] = {}
-        self.age_s = 0.0
-        self.takeovers = 0
-        self.given_up: list[str] = []
-        self.told: list[tuple[dict[str, Any], list[str]]] = []
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def handing_over(self) -> None: ...
-
-    def holds(self, run: str) -> bool:
-        return True
-
-    def is_current(self, position: Mapping[str, Any]) -> bool:
-        return True
-
-    def take_given_up(self) -> list[str]:
-        given_up, self.given_up = self.given_up, []
-        return given_up
-
-    def close(self) -> None: ...
-    def release(self) -> None: ...
-    def resume(self, position: Mapping[str, Any]) -> None: ...
-
-    def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
-        self.told.append((dict(position), list(ended)))
 
 
 class Broker:
@@ -173,3 +141,38 @@ def test_a_run_that_another_agent_has_is_not_over(journal: Journal, subscribers:
     wait_until(lambda: subscribers.delivered == 1)
     acknowledgements.send()
     assert source.told == [({}, ["kept"])]
+
+
+def test_nothing_is_acknowledged_after_a_document_that_the_journal_could_not_keep(
+    journal: Journal, subscribers: Subscribers, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Source()
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    batch = [received(1), received(2, value=object()), received(3)]
+    assert journal.accept(batch) == batch
+    acknowledgements.add(batch, batch)
+    for _ in range(2):
+        acknowledgements.send()
+    assert not source.told
+    assert journal.lost == 1
+    assert caplog.text.count("nothing is acknowledged any more") == 1
+
+
+def test_what_a_source_does_not_take_is_acknowledged_again(
+    journal: Journal, subscribers: Subscribers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(position: Mapping[str, Any], ended: Collection[str]) -> None:
+        raise OSError("the broker is away")
+
+    source = Source()
+    acknowledgements = Acknowledgements(source, journal, subscribers)
+    batch = [received(1), received(2)]
+    acknowledgements.add(batch, batch)
+    with monkeypatch.context() as away:
+        away.setattr(source, "acknowledge", fail)
+        for _ in range(2):
+            acknowledgements.send(["run"])
+    assert not source.told
+    acknowledgements.send()
+    assert source.told == [({"partition 0": 2}, ["run", "run"])]
+    assert caplog.text.count("the broker is away") == 1

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -23,14 +24,19 @@ from deadline import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import capture_logs
+from shared_source import Source
 from valid import check_document
 
 from xas_agent import XASAgent, load_config
 from xas_agent.adapters.runengine import RunEngineControl
+from xas_agent.agent.pipeline import Pipeline
 from xas_agent.agent.types import InputError
 from xas_agent.agent.types.frame import Document
 from xas_agent.agent.types.protocols import Control, Estimator
 from xas_agent.app.config import ConfigError
+from xas_agent.app.inbox import Inbox
+from xas_agent.app.journal import JOURNAL, Journal
+from xas_agent.app.subscribers import Subscribers
 from xas_agent.app.wiring import load_models
 from xas_agent.models.card import ModelError
 from xas_agent.sim_beamline.beamline import SimBeamline, detectors
@@ -429,19 +435,82 @@ def test_documents_after_a_failure_are_not_waited_for(monkeypatch: pytest.Monkey
             watching.agent(*document)
         assert stalled.reached.wait(WAIT_S)
         failures = iter([OSError("no space left")])
-        begin = pipeline._serve.batches
+        feed = pipeline.feed
 
-        def fail_once(frames: Any, **options: Any) -> Any:
-            if (error := next(failures, None)) is not None:
+        def fail_once(batch: Any) -> Any:
+            if batch and (error := next(failures, None)) is not None:
                 raise error
-            return begin(frames, **options)
+            return feed(batch)
 
-        monkeypatch.setattr(pipeline._serve, "batches", fail_once)
+        monkeypatch.setattr(pipeline, "feed", fail_once)
         for document in recorded()[3:]:
             watching.agent(*document)
         stalled.released.set()
         assert watching.agent.wait(WAIT_S)
         assert watching.agent.unanswered["documents"] == len(recorded()) - 3
+
+
+FAILING = [
+    (Pipeline, "plan"),
+    (Inbox, "take_dropped"),
+    (Source, "take_given_up"),
+    (Source, "acknowledge"),
+    (Journal, "accept"),
+    (Source, "is_current"),
+    (Pipeline, "close"),
+    (Subscribers, "close"),
+]
+
+
+@pytest.mark.parametrize("place", FAILING, ids=lambda place: f"{place[0].__name__}.{place[1]}")
+def test_an_agent_outlives_what_fails_in_its_loop(
+    place: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    documents = recorded()
+    half, failed = len(documents) // 2, list[int]()
+    with capture_logs() as logs:
+        journal, source = Journal(tmp_path / JOURNAL), Source()
+        agent = XASAgent(load_config(CO), loaded_models(), journal=journal)
+        told: list[Document] = []
+        agent.subscribe(lambda name, doc: told.append((name, doc)))
+        agent.acknowledge_to(source)
+        agent.start()
+        for k, (name, doc) in enumerate(documents):
+            if k in (half, half + 1):
+                assert agent.wait(WAIT_S)
+            if k == half:
+                failed = failing_once(monkeypatch, *place)
+            agent(name, doc, {"place": k})
+        assert agent.wait(WAIT_S)
+        assert agent.alive
+        assert agent.close(WAIT_S)
+    assert failed
+    assert [line for line in logs if line["log_level"] == "error"]
+    acknowledged = [position["place"] for position, _ in source.told if position]
+    if place[1] in ("accept", "is_current"):  # the batch was not served
+        assert agent.unanswered["documents"] > 0
+        assert max(acknowledged, default=-1) < half
+        return
+    assert agent.unanswered == {"documents": 0, "frames": 0}
+    assert max(acknowledged) == len(documents) - 1
+    if place != (Pipeline, "close"):
+        uids = {d["uid"] for n, d in told if n == "descriptor" and d["name"] == "descriptors"}
+        frames = [d["data"]["frame_uid"] for n, d in told if n == "event" and d["descriptor"] in uids]
+        assert len(frames) == len(set(frames)) == 6
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[int]:
+    """Let a method fail at its first call from now on; return a list with an entry once it has."""
+    real, failed = getattr(owner, name), list[int]()
+
+    def fails(*args: Any, **options: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("Broken")
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, fails)
+    return failed
 
 
 def test_a_source_that_can_wait_loses_nothing():
@@ -669,8 +738,9 @@ def test_each_normalisation_serves_a_stream(normalisation):
     assert len(watching.events("descriptors")) == 6, watching.events("quality")
 
 
-def test_damaged_documents_cost_no_result():
-    found = damaged_documents.campaign(300, seed=3)
+@pytest.mark.parametrize("journaled", [False, True])
+def test_damaged_documents_cost_no_result(journaled: bool, tmp_path: Path):
+    found = damaged_documents.campaign(300, 3, Journal(tmp_path / JOURNAL) if journaled else None)
     assert not [what for what, number in found.items() if number and what.startswith(("escaped", "wrong", "logged"))]
     assert found["documents"] >= 300
 

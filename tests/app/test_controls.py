@@ -17,6 +17,7 @@ from xas_agent import XASAgent, load_config
 from xas_agent.adapters.files import FileSink
 from xas_agent.adapters.robot import RobotServer
 from xas_agent.agent.types.settings import ConfigError
+from xas_agent.app.jobs.doctor_setup import reached
 from xas_agent.sim_beamline.beamline import detectors
 from xas_agent.sim_beamline.sample_changer import SampleChanger
 
@@ -127,6 +128,31 @@ def test_rules_that_tell_nobody_are_warned_of_once(destinations: list[dict[str, 
         XASAgent.from_config(config(rules=[rule("notify"), rule("stop")], notify=destinations)).close()
     said = [(line["rules"], line["log_level"]) for line in lines if line["event"] == "nobody is told"]
     assert said == ([] if destinations else [("notify", "warning")])
+
+
+NATS, KAFKA = "nats://127.0.0.1:4222/events", "kafka://127.0.0.1:9092/answers"
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "warned"),
+    [
+        ({"nats": {"address": NATS}}, {"kafka": KAFKA}, True),
+        ({"nats": {"address": NATS}}, {"nats": NATS}, False),
+        ({"kafka": {"address": KAFKA}}, {"kafka": KAFKA}, False),
+        ({"kafka": {"address": KAFKA}}, {"nats": NATS}, False),
+        ({"source": {"address": "tcp://127.0.0.1:5578"}}, {"kafka": KAFKA}, False),
+    ],
+)
+def test_brokers_that_do_not_keep_out_a_second_answer_are_warned_of_once(
+    source: dict[str, Any], sink: dict[str, Any], warned: bool
+):
+    settings = load_config({**source, "publish": sink})
+    with capture_logs() as lines:
+        XASAgent(settings, []).close()
+    said = [line["log_level"] for line in lines if line["event"] == "frames may be answered twice"]
+    assert said == ["warning"] * warned
+    found = [line for line in reached(settings, 0.1) if "cut off from NATS" in line.text]
+    assert [line.state for line in found] == ["warn"] * warned
 
 
 def test_arguments_that_a_robot_refuses_are_refused_with_the_config():

@@ -334,3 +334,17 @@ def test_an_adaptive_scan_is_an_event_per_chosen_energy_and_one_per_spectrum():
     times = [doc["data"]["time_s"] for doc in truth.events("time_s")]
     assert np.diff(times[:3]) == pytest.approx(ChargeSettings().duration_s / 80, rel=0.01)
     assert all(isinstance(frame, Frame) and frame.reference is not None for frame in frames)
+
+
+def test_simulated_times_do_not_depend_on_the_machine():
+    settings = FAST.model_copy(update={"clock": "simulated"})
+    times, begun = [], time.time()
+    for _ in range(2):
+        _, shown, _ = measured(settings)
+        start = shown.all("start")[-1]["time"]
+        assert begun - 1 < start
+        times.append([doc["time"] - start for doc in shown.events("energy")])
+        assert shown.all("stop")[-1]["time"] >= shown.events("energy")[-1]["time"]
+    assert times[0] == pytest.approx(times[1], abs=1e-5)
+    assert np.ptp(np.diff(times[0])) < 1e-3
+    assert times[0][-1] > 60  # while the simulation takes a moment

@@ -20,6 +20,7 @@ from streams import Staged  # noqa: E402
 
 from xas_agent.adapters.assets.files import AssetSettings  # noqa: E402
 from xas_agent.adapters.assets.filler import AssetFiller  # noqa: E402
+from xas_agent.adapters.assets.streams import StreamRows  # noqa: E402
 from xas_agent.agent.types.frame import Document  # noqa: E402
 from xas_agent.agent.types.run import RunDocument, RunInfo  # noqa: E402
 
@@ -295,6 +296,47 @@ def test_resources_that_are_not_read(bench: Any, tmp_path: Path, change: dict[st
     assert not done.frames
     assert done.reasons == {"file not readable": 1}
     assert detail in done.asides[0].detail
+
+
+def test_a_resource_without_its_key_costs_no_other_run(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    recording, other = shapes.diamond(tmp_path, sweeps=1), spectra(tmp_path / "other")
+    docs = [
+        (n, {k: v for k, v in d.items() if k != "data_key"} if d.get("data_key") == "panda1-i0" else d)
+        for n, d in recording.documents
+    ]
+    away = hidden(tmp_path / "other" / "It.h5")
+    done = bench(DIAMOND).feed(docs[:-1]).feed(other.documents).wait(0.1)
+    away.rename(away.with_suffix(".h5"))
+    done.feed(docs[-1:]).wait(5.0).end()
+    assert not done.waiting
+    check(done.frames, other)
+    assert done.reasons == {"file not readable": 1}
+
+
+@pytest.mark.parametrize("place", [(AssetFiller, "_filled"), (StreamRows, "_complete"), (StreamRows, "finish")])
+def test_what_fails_in_a_run_costs_no_other_one(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    in_rows = place[0] is StreamRows
+    recording, other = (shapes.diamond(tmp_path, sweeps=2), spectra(tmp_path / "other"))
+    bad, sound = (recording, other) if in_rows else (other, recording)
+    uid, real = bad.documents[0][1]["uid"], getattr(*place)
+
+    def fails(self: Any, *args: Any, **options: Any) -> Any:
+        if (self._run if in_rows else args[0].run).uid == uid:
+            raise RuntimeError("broken")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(*place, fails)
+    with capture_logs() as logs:
+        done = bench(DIAMOND).feed(bad.documents[:-1]).feed(sound.documents).feed(bad.documents[-1:]).wait(5.0)
+        assert not done.waiting
+        done.end()
+    check([frame for frame in done.frames if frame.run_uid != uid], sound)
+    assert {log["run"] for log in logs if "broken" in str(log.get("error"))} == {uid}
+    assert uid in {item.run_uid for item in (*done.frames, *done.asides)}
 
 
 def test_several_values_for_an_event(bench: Any, tmp_path: Path) -> None:

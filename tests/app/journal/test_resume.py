@@ -38,7 +38,7 @@ SERIES_QUANTITIES = ("OS_anchored", "OS_change", "OS_rate", "position")
 CONTROLS = ControlSettings(enabled=True, allow=("stop",), max_age_s=60.0)
 
 
-class Killed(Exception):  # noqa: N818  named after the event
+class Killed(BaseException):
     """The process ends at this point."""
 
 

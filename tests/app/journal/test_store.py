@@ -13,7 +13,9 @@ from logs import capture_logs
 from xas_agent.agent.progress import Progress
 from xas_agent.agent.types import InputError
 from xas_agent.agent.types.frame import Document, Received
+from xas_agent.app.delivery import Delivery
 from xas_agent.app.journal import JOURNAL, Journal
+from xas_agent.app.subscribers import Subscribers
 
 
 def received(*documents: Document) -> list[Received]:
@@ -226,6 +228,66 @@ def test_a_full_disk_is_reported_once_and_what_waits_is_written_later(path: Path
     assert [log["event"] for log in logs] == ["journal not written", "journal written again"]
     assert len(names(journal)) == 4 * 22
     assert journal.lost == 0
+
+
+NO_DOCUMENTS: list[Any] = [
+    ("event", None),
+    (None, {}),
+    ((1,), {}),
+    ("\ud800", {}),
+    ("event", {"descriptor": object()}),
+]
+
+
+@pytest.mark.parametrize("odd", NO_DOCUMENTS, ids=["doc", "no name", "tuple", "half a character", "object"])
+def test_what_is_no_document_costs_no_other_one(path: Path, odd: Any):
+    journal, sound = Journal(path), received(*run("a"))
+    batch = [*sound[:3], *received(odd), *sound[3:]]
+    assert journal.accept(batch) == batch
+    journal.accept(received(*run("b")))
+    (count,) = journal._file.execute("SELECT count(*) FROM inputs WHERE run IN ('a', 'b')").fetchone()
+    assert count == 8
+    assert journal.safe
+
+
+def test_any_failure_to_write_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("xas_agent.app.journal.store._RETRY_S", 0.0)
+    journal = Journal(path)
+
+    def fail() -> None:
+        journal._file.execute("INSERT INTO ended (run) VALUES ('x')")
+        raise MemoryError
+
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(journal, "_write_waiting", fail)
+        assert len(journal.accept(received(*run("a")))) == 4
+        assert not journal.safe
+    assert len(journal.accept(received(*run("b")))) == 4
+    assert journal.safe
+    assert len(names(journal)) == 8
+    assert [log["event"] for log in logs] == ["journal not written"]
+
+
+def test_the_documents_of_the_agent_are_sent_if_the_journal_fails_on_them(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    journal, subscribers, told = Journal(path), Subscribers(100, 1e6), list[str]()
+    subscribers.add(lambda name, doc: told.append(name))
+    delivery = Delivery(journal, subscribers)
+    for part in ("_keep_published", "_keep_progress"):
+        with monkeypatch.context() as broken:
+            broken.setattr(journal, part, fail)
+            delivery("start", {"uid": part, "time": 1.0, "parent_uid": "a"})
+            delivery.commit(Progress())
+    delivery("stop", {"uid": "s", "run_start": "x"})
+    delivery.commit(Progress())
+    subscribers.close()
+    delivery.close()
+    assert told == ["start", "start", "stop"]
+    assert journal.lost == 2
 
 
 def test_what_a_file_holds_back_is_not_delivered(path: Path):
