@@ -27,6 +27,7 @@ def _librdkafka() -> ctypes.CDLL:
     library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     for name in ("rd_kafka_mock_broker_set_down", "rd_kafka_mock_broker_set_up"):
         getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    library.rd_kafka_mock_broker_set_rtt.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int]
     return library
 
 
@@ -65,6 +66,11 @@ class Cluster:
         lows = [consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[0] for n in numbers]
         consumer.close()
         return sum(lows)
+
+    def delay(self, seconds: float) -> None:
+        """Let all brokers answer each request after a while."""
+        for number in self._numbers:
+            _librdkafka().rd_kafka_mock_broker_set_rtt(self._cluster, number, round(1000 * seconds))
 
     def stop(self) -> None:
         """Close the ports of all brokers; their topics remain."""

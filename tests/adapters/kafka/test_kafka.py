@@ -186,16 +186,19 @@ def test_what_waits_of_a_run_that_went_to_another_agent_is_left_to_it(
 
 
 def test_brokers_that_are_slow_when_partitions_come_end_nothing(
-    address: str, sink: KafkaSink, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, address: str, sink: KafkaSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Made().sweep(array=True).stop()
     for document in made.docs:
         sink(*document)
+    sink.close()
     source = KafkaSource(KafkaShared(address=address, begin="all", lease_s=2, group=address.rpartition("/")[2]))
     source.connect()
-    monkeypatch.setattr("xas_agent.adapters.kafka.source.CALL_S", 1e-6)
+    monkeypatch.setattr("xas_agent.adapters.kafka.source.CALL_S", 0.02)
+    cluster.delay(0.2)
     with capture_logs() as logs, closing(Reader(source)) as reader:
         wait_until(lambda: sum(log["event"] == "places not read, tried again" for log in logs) > 1)
+        cluster.delay(0.0)
         monkeypatch.undo()
         wait_until(lambda: len(reader.documents) == len(made.docs))
     assert reader.uids() == [doc["uid"] for _, doc in made.docs]
