@@ -90,6 +90,8 @@ class Recall(nn.Module):
     def nearness(self, query: Tensor, barred: Tensor | None) -> Tensor:
         """Squared distances (members, N, S) to the sites, times −sharpness.
 
+        Without ``barred``, what is the same for all sites is left out.
+
         They are differences of squares. In single precision these would be inexact by more than a frame's answer may
         depend on the other frames of its batch, unless all keys are near their mean.
         """
