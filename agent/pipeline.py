@@ -3,35 +3,29 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any
-
-import numpy as np
 
 from .ahead import Ahead
 from .decide import ControlSettings, Requests, Rules
 from .decisions import Decisions
-from .estimate import Answer, EnergyUncertainty, FrameServer, rows_of
+from .estimate import Answer, EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
 from .progress import Past, Progress, Published
-from .publish import AgentRun, AgentRuns, Emit, FrameRows, Pages, come_in_pages
+from .publication import Publication
+from .publish import AgentRun, AgentRuns, Emit, Pages, come_in_pages
 from .relative import Anchor, RelativeQuantities
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .types import (
     Control,
-    Estimate,
-    Estimates,
     Estimator,
     Frame,
     Memory,
     Reason,
     Received,
-    Refusal,
     RunDocument,
     SetAside,
     Tabulated,
@@ -42,9 +36,6 @@ _log = get_logger()
 
 _FEWEST_AHEAD, _BATCH_AHEAD = 32, 128
 """Fewest frames on which the network works on a thread of its own; and, while more come, the most in a batch."""
-
-_Part = tuple[Sequence[Answer], Estimates, Sequence[Estimate]]
-"""Neighbours that are published together, and their estimates, packed and one by one."""
 
 
 class Pipeline:
@@ -107,7 +98,6 @@ class Pipeline:
         self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
-        self._measured = measured
         self._pages: Pages = pages
         self._requests = Requests(controls, control)
         self._runs = AgentRuns(
@@ -134,14 +124,18 @@ class Pipeline:
         """Number of frames that were served of the documents fed last, and the time that this took, s."""
         self.standing = rules.standing()
         """How the rules stand on the series of the newest frame; replaced, so that any thread may read it."""
-        self._stale = False
-        """Whether the newest frame was too old for the rules."""
-        self._max_age_s = controls.max_age_s
         self._committed, self._progress = committed, Progress()
         self.decisions = Decisions(rules, self._requests, self._runs, self._commit)
         """Decisions in progress, and what a person may say of them."""
-        self._changed: dict[tuple[Any, ...], tuple[Frame, Estimator]] = {}
-        """The newest frame of each series since the last progress."""
+        self._publish = Publication(
+            self._runs,
+            self._relative,
+            rules,
+            self.decisions,
+            self.note,
+            measured=measured,
+            max_age_s=controls.max_age_s,
+        )
         self._advanced: set[str] = set()
         """Runs with outcomes of which the position has not been reported."""
         self._published = Published(Past())
@@ -252,7 +246,7 @@ class Pipeline:
             self._forget(uid)
             self._try(partial(self._runs.give_up, uid), run=uid)
             self._advanced.discard(uid)
-            self._changed = {key: newest for key, newest in self._changed.items() if key[0] != uid}
+            self._publish.forget(uid)
             self._progress.given_up.append(uid)
         self._commit()
 
@@ -311,7 +305,7 @@ class Pipeline:
                 self._take_one(item)
             except Exception as error:
                 if isinstance(item, Frame):
-                    self._note_failure(item, error)
+                    self._publish.note_failure(item, error)
                     continue
                 self.lost += 1
                 name, run = ("note", item.run_uid) if isinstance(item, SetAside) else (item.name, item.run.uid)
@@ -391,7 +385,7 @@ class Pipeline:
                 if len(frames) > 1:
                     yield from self._aligned([frame])
                 else:
-                    self._note_failure(frame, error)
+                    self._publish.note_failure(frame, error)
 
     def _publish_next(self) -> None:
         """Publish the oldest batch that the network works on."""
@@ -401,130 +395,13 @@ class Pipeline:
             answers = estimated()
         except Exception as error:
             for answer in answers:
-                self._note_failure(answer.frame, error)
+                self._publish.note_failure(answer.frame, error)
             return
-        for group in self._neighbours(answers, paged):
+        for group in self._publish.neighbours(answers, paged):
             if self._abandoned.is_set():
                 self.unanswered += len(group)
             else:
                 self._try(partial(self._publish, group, paged), run=group[0].frame.run_uid)
-
-    def _neighbours(self, answers: Sequence[Answer], paged: bool) -> Iterator[list[Answer]]:
-        """Answers that are published together; without pages, decisions come between the frames."""
-
-        def kind(answer: Answer) -> tuple[Hashable, ...]:
-            frame = answer.frame
-            if answer.refusal is not None or not (paged or self._rules.are_none):
-                return (id(answer),)
-            batch = (id(answer.aligned), id(answer.estimates))
-            return (*batch, frame.run_uid, frame.series, frame.element, frame.edge, *frame.readings)
-
-        for _, group in groupby(answers, kind):
-            yield [*group]
-
-    def _publish(self, answers: Sequence[Answer], paged: bool) -> None:
-        """Publish the answers to neighbours and let the rules judge them; or note why the only one is refused."""
-        frame, model, refusal = answers[-1].frame, answers[0].model, answers[0].refusal
-        if model is not None and self._committed is not None:
-            key = (
-                frame.run_uid,
-                frame.element,
-                frame.edge,
-                model.name,
-                frame.series,
-                frame.formula,
-                frame.normalised,
-            )
-            self._changed[key] = frame, model
-        if refusal is not None:
-            self.note(_set_aside(frame, refusal))
-            return
-        assert model is not None
-        now = time.monotonic()
-        try:
-            run = self._runs.open(frame.run_uid, answers[0].frame.time, model)
-        except Exception as error:
-            for answer in answers:
-                self._note_failure(answer.frame, error)
-            return
-        parts = [*self._with_series(answers, model)]
-        published = [done for part in parts for done in self._publish_part(run, part, now, paged)]
-        if self._rules.are_none:
-            self._is_stale(now - answers[0].frame.received, frame)
-            self._rules.passed(_of_edge(frame, model))
-            return
-        for answer, estimate in (pair for part, _, found in published for pair in zip(part, found, strict=True)):
-            try:
-                self._judge(answer, _of_edge(answer.frame, model), estimate, now, run)
-            except Exception as error:
-                self._note_failure(answer.frame, error)
-
-    def _with_series(self, answers: Sequence[Answer], model: Estimator) -> Iterator[_Part]:
-        """Yield neighbours with what their series adds, in parts with the same descriptors.
-
-        Each frame is counted in its series once, however often its publication is tried.
-        """
-        found, place, count = answers[0].estimates, answers[0].place, len(answers)
-        assert found is not None
-        alike = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
-        try:
-            nothing = alike is not None and self._relative.adds_nothing([a.frame for a in answers], model, alike)
-        except Exception as error:  # each is then asked for alone, and reported if that fails
-            _log.debug("series not asked for all frames together", exc_info=error, run=answers[0].frame.run_uid)
-            nothing = False
-        if nothing and alike is not None:
-            yield answers, alike, alike
-            return
-        added: list[tuple[Answer, Estimate]] = []
-        for a in answers:
-            try:
-                added.append((a, self._relative(a.frame, model, found[a.place], a.mu, a.quantities["noise"])))
-            except Exception as error:
-                self._note_failure(a.frame, error)
-        for _, same in groupby(added, lambda pair: [(n, d.value is None) for n, d in pair[1].descriptors.items()]):
-            part, estimates = zip(*same, strict=True)
-            yield part, Estimates.of(estimates), estimates
-
-    def _publish_part(self, run: AgentRun, part: _Part, now: float, paged: bool) -> Iterator[_Part]:
-        """Publish neighbours together or, if that fails, one by one; yield those that are published."""
-        answers, packed, estimates = part
-        try:
-            frames = [answer.frame for answer in answers]
-            quantities, mu, lines = rows_of(answers, with_lines=self._measured)
-            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames])
-            run.frames(FrameRows(frames, quantities, packed, mu, latency_ms, lines), paged=paged)
-        except Exception as error:
-            if len(answers) == 1:
-                self._note_failure(answers[0].frame, error)
-                return
-            for k, answer in enumerate(answers):
-                alone = [answer], packed.rows(slice(k, k + 1)), [estimates[k]]
-                yield from self._publish_part(run, alone, now, paged)
-        else:
-            self._progress.outcomes += [(frame.run_uid, frame.uid) for frame in frames]
-            yield part
-
-    def _judge(self, answer: Answer, frame: Frame, estimate: Estimate, now: float, run: AgentRun) -> None:
-        if self._is_stale(now - frame.received, frame):
-            self._rules.heard(frame)
-            return
-        for decision in self._rules(frame, estimate, answer.quantities):
-            self.decisions.propose(decision, run)
-
-    def _note_failure(self, frame: Frame, error: Exception) -> None:
-        names = self._runs.names(frame.run_uid, file=frame.scan.file)
-        _log.error("frame not published or not checked by the rules", frame=frame.seq_num, exc_info=error, **names)
-        self.note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")))
-
-    def _is_stale(self, age_s: float, frame: Frame) -> bool:
-        """Whether a frame is too old for the rules; logged once for all such frames in a row."""
-        stale = age_s > self._max_age_s
-        if stale and not self._stale:
-            names = self._runs.names(frame.run_uid, file=frame.scan.file)
-            message = "frames older than control.max_age_s: no rule decides on them"
-            _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
-        self._stale = stale
-        return stale
 
     def _commit(self, *, all_done: bool = False) -> None:
         """Report the progress, then send the decisions that are in it.
@@ -533,23 +410,24 @@ class Pipeline:
         ----------
         all_done : whether every frame and note that the reader returned is in this progress or an earlier one
         """
+        self._progress.outcomes += self._publish.take_outcomes()
+        newest = self._publish.take_newest()
         if self._committed is not None:
             self._advanced |= {run for run, _ in self._progress.outcomes}
             if all_done and not self._abandoned.is_set():
                 for uid in self._advanced - self._runs.with_held_notes - self._left_out.notes.keys():
                     self._keep(partial(self._reader.positions, uid), uid)
                 self._advanced.clear()
-            self._remember()  # as far as it can be: the results are sent all the same
+            self._remember(newest)  # as far as it can be: the results are sent all the same
             progress, self._progress = self._progress, Progress()
             self._try(partial(self._committed, progress))
         else:
             self._progress = Progress()
         self._try(self._requests.send)
 
-    def _remember(self) -> None:
-        """Add the states that changed since the last progress."""
-        changed, self._changed = self._changed, {}
-        for frame, model in changed.values():
+    def _remember(self, newest: Sequence[tuple[Frame, Estimator]]) -> None:
+        """Add the states that changed since the last progress, in which ``newest`` frames of series were answered."""
+        for frame, model in newest:
             run, series = frame.run_uid, frame.series
             self._keep(partial(self._align.memory, frame, model), run)
             self._keep(partial(self._rules.memory, run), run)
@@ -587,16 +465,3 @@ class Pipeline:
             if not self._closing:
                 self._progress.ended.append(uid)
             self._try(partial(self._runs.end, uid, stop), run=uid)
-
-
-def _of_edge(frame: Frame, model: Estimator) -> Frame:
-    """Return a frame with the edge that its model is for, so that the rules keep the edges of a sample apart."""
-    if frame.element is not None and frame.edge is not None:
-        return frame
-    return replace(frame, element=model.absorber, edge=model.edge_name)
-
-
-def _set_aside(frame: Frame, refusal: Refusal) -> SetAside:
-    return SetAside(
-        frame.run_uid, frame.uid, frame.time, refusal.reason, refusal.detail, frame.seq_num, frame.scan.file
-    )

@@ -25,6 +25,7 @@ from watched import RELATIVE, Watched, WhiteLine, spectrum
 from xas_agent.agent.decide.dispatch import ControlSettings
 from xas_agent.agent.decide.rules import Rule, Rules
 from xas_agent.agent.pipeline import Pipeline
+from xas_agent.agent.publication import Publication
 from xas_agent.agent.publish import AgentRun, FrameRows, events_of
 from xas_agent.agent.relative import Anchor, RelativeQuantities, RelativeSettings
 from xas_agent.agent.spectra.settings import AlignmentSettings
@@ -726,7 +727,7 @@ def test_frames_published_together_are_those_published_one_by_one(kind, relative
 def test_what_a_subscriber_does_to_a_page_changes_no_judgement(monkeypatch: pytest.MonkeyPatch):
     judged: list[tuple[float, float]] = []
     monkeypatch.setattr(
-        Pipeline,
+        Publication,
         "_judge",
         lambda self, answer, frame, estimate, *_: judged.append(
             (estimate.descriptors["OS"].mean, answer.quantities["edge_step"])
