@@ -115,51 +115,38 @@ def run(
             fail("--folder and --source: expected one of them", USAGE)
         if out and resume:
             fail("--out and --resume: expected one of them", USAGE)
-        out, named = out or resume, source
         recording = Path(source) if source is not None and Path(source).suffix in RECORDINGS else None
-        source = source if recording is None else None
-        config = config or (None if named or folder else "default")
+        config = config or (None if source or folder else "default")
         settings = settings_of(
-            config, model, element, edge, source, publish, connect_timeout,
+            config, model, element, edge, source if recording is None else None, publish, connect_timeout,
             preset=preset,
             curve=Curve(curve_key, curve_server_key, curve_clients),
             control_secret=control_secret,
             health=health,
             health_remote=health_remote,
         )  # fmt: skip
-        listens = settings.listens
-        files = folder or recording
-        if files:
-            if listens:
-                fail(
-                    f"{'--folder' if folder else '--source'} and the source of {config}: expected one of them", USAGE
-                )
-            if out and out.resolve() == files.resolve():
-                fail(f"--out: found {files}, which the agent reads; expected another folder", USAGE)
-        if (files or listens) and settings.simulation is not None:
-            fail(f"simulation in {config}: no effect beside a source; leave one of them out", USAGE)
+        files, out = folder or recording, out or resume
+        _refuse_two_sources(settings, config, folder, recording, out)
         _refuse_unused(
             settings,
-            folder=folder, recording=recording, listens=listens,
+            folder=folder, recording=recording,
             column=column, connect_timeout=connect_timeout, seed=seed, resume=resume,
         )  # fmt: skip
-        if out is None and not files and not listens:
+        if out is None and not files and not settings.listens:
             out = fresh_folder(Path(DEFAULT_OUT))
         served = Health(settings.health) if settings.health else None
         output = output_of(out, settings, files, resume is not None)
-        if settings.shared is not None and (output is None or output.journal is None):
-            fail(
-                f"{settings.shared.address}: needs --out and journal.durability, by which documents are acknowledged",
-                USAGE,
-            )
         if output is not None and output.journal is not None:
             keep_options(output.journal, context.params, recording, config)
+        elif settings.shared is not None:
+            needs = "needs --out and journal.durability, by which documents are acknowledged"
+            fail(f"{settings.shared.address}: {needs}", USAGE)
         documents = None
         if folder is not None:
             documents = FolderSource(folder, columns=columns_of(column), element=element, edge=edge)
-        elif files is not None:
-            documents = FileSource(files)
-        elif listens:
+        elif recording is not None:
+            documents = FileSource(recording)
+        elif settings.listens:
             documents = source_of(settings)
             resources.callback(documents.close)
             if isinstance(documents, SharedSource):
@@ -191,12 +178,24 @@ def _simulation(settings: "Config", seed: int | None, frames: int | None) -> "Be
     return simulation if seed is None else simulation.model_copy(update={"seed": seed})
 
 
+def _refuse_two_sources(
+    settings: "Config", config: str | None, folder: Path | None, recording: Path | None, out: Path | None
+) -> None:
+    """Refuse a second source of documents, and results among the files that are read."""
+    files = folder or recording
+    if files and settings.listens:
+        fail(f"{'--folder' if folder else '--source'} and the source of {config}: expected one of them", USAGE)
+    if files and out and out.resolve() == files.resolve():
+        fail(f"--out: found {files}, which the agent reads; expected another folder", USAGE)
+    if (files or settings.listens) and settings.simulation is not None:
+        fail(f"simulation in {config}: no effect beside a source; leave one of them out", USAGE)
+
+
 def _refuse_unused(
     settings: "Config",
     *,
     folder: Path | None,
     recording: Path | None,
-    listens: bool,
     column: list[str] | None,
     connect_timeout: float | None,
     seed: int | None,
@@ -205,6 +204,7 @@ def _refuse_unused(
     """Refuse options that have no effect on this source."""
     if not folder:
         refuse_unused("without --folder", column=column or None)
+    listens = settings.listens
     if not (listens or recording):
         refuse_unused("without a source of a beamline's documents", preset=settings.preset)
     if not listens and not (settings.publish and settings.publish.address):

@@ -13,6 +13,9 @@ from .options import ControlSecretOption, CurveClientsOption, CurveKeyOption, Cu
 from .shared import USAGE, Curve, broker_of, exit_on_error, fail, refuse_unused
 
 if TYPE_CHECKING:
+    from ...adapters.kafka import KafkaSink
+    from ...adapters.nats import NATSSink
+    from ...adapters.zmq import ZMQSink
     from ...sim_beamline.settings import BeamlineSettings
 
 DEFAULT_PERIOD_S = 0.4
@@ -101,10 +104,8 @@ def sim(
     """
     from ...adapters.errors import EndpointUnreachable
     from ...adapters.files import FileSink
-    from ...adapters.kafka import KafkaDestination, KafkaSink
-    from ...adapters.nats import NATSDestination, NATSSink
     from ...adapters.robot import RobotServer
-    from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQEndpoint, ZMQSink
+    from ...adapters.zmq import ControlEndpoint, ControlServer, ZMQSink
     from ...agent.types import validate_settings
     from ...sim_beamline.beamline import ChangingBeamline, SimBeamline
     from ...sim_beamline.sample_changer import SampleChanger, magazine
@@ -116,23 +117,12 @@ def sim(
         settings = _settings(config, {name: value for name, value in chosen.items() if value is not None})
         places = settings.experiment.places
         curve = Curve(curve_key, curve_server_key, curve_clients)
-        broker = broker_of(publish)
-        if broker:
-            refuse_unused("for a broker", connect=connect or None)
-        curve.refuse_unused([True] if broker else [not connect, True])  # documents and requests
+        sink = _sink(publish, curve, connect)
+        resources.callback(sink.close)
         if places:
             refuse_unused("for an experiment with samples of its own", samples=samples)
         elif robot is None:
             refuse_unused("without --robot", samples=samples, change=change, safe_after=safe_after, memory=memory)
-        documents = {"address": publish}
-        if broker == "nats":
-            sink = NATSSink(validate_settings(documents, NATSDestination, "--publish"))
-        elif broker == "kafka":
-            sink = KafkaSink(validate_settings(documents, KafkaDestination, "--publish"))
-        else:
-            documents |= {"bind": not connect, **curve.of(binds=not connect)}
-            sink = ZMQSink(validate_settings(documents, ZMQEndpoint, "--publish"))
-        resources.callback(sink.close)
         folder = resources.enter_context(TemporaryDirectory(prefix="xas-agent-"))
         security = {"bind": True, **curve.of(binds=True)}
         with_secret = security | ({"secret_file": control_secret} if control_secret else {})
@@ -164,6 +154,25 @@ def sim(
             if isinstance(sink, ZMQSink) and not sink.wait_for_subscriber(wait or None):
                 raise EndpointUnreachable(sink.address, f"nobody subscribed within {wait:g} s")
             beamline.run()
+
+
+def _sink(publish: str, curve: Curve, connect: bool) -> "ZMQSink | NATSSink | KafkaSink":
+    """Return what publishes the documents."""
+    from ...adapters.kafka import KafkaDestination, KafkaSink
+    from ...adapters.nats import NATSDestination, NATSSink
+    from ...adapters.zmq import ZMQEndpoint, ZMQSink
+    from ...agent.types import validate_settings
+
+    broker, documents = broker_of(publish), {"address": publish}
+    if broker:
+        refuse_unused("for a broker", connect=connect or None)
+    curve.refuse_unused([True] if broker else [not connect, True])  # documents and requests
+    if broker == "nats":
+        return NATSSink(validate_settings(documents, NATSDestination, "--publish"))
+    if broker == "kafka":
+        return KafkaSink(validate_settings(documents, KafkaDestination, "--publish"))
+    secured = {**documents, "bind": not connect, **curve.of(binds=not connect)}
+    return ZMQSink(validate_settings(secured, ZMQEndpoint, "--publish"))
 
 
 def _settings(config: str | None, chosen: dict[str, Any]) -> "BeamlineSettings":

@@ -109,7 +109,8 @@ def create_app(sessions: Sessions, access: Access) -> FastAPI:
     app.add_exception_handler(StarletteHTTPException, _not_found)
     app.add_exception_handler(RequestValidationError, _invalid)
     _add_pages(app, access)
-    _add_reading(app, sessions, access)
+    _add_sessions(app, sessions, access)
+    _add_data(app, sessions)
     _add_tables(app, sessions)
     _add_orders(app, sessions)
     return app
@@ -144,7 +145,7 @@ def _add_pages(app: FastAPI, access: Access) -> None:
         return _file(name, "public, max-age=31536000, immutable" if mark == _mark() else "no-cache")
 
 
-def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
+def _add_sessions(app: FastAPI, sessions: Sessions, access: Access) -> None:
     @app.get("/api/health", response_model=Health, tags=["sessions"])
     def health(request: Request) -> Response:
         """Say that the dashboard answers, and whether who asks has the token."""
@@ -174,6 +175,26 @@ def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
             }
         )
 
+    @app.get("/api/sessions/{session}/state", response_model=State, tags=["sessions"])
+    def state(session: str) -> Response:
+        """Say what a session does now: its queue, pauses, sources, sinks and what its rules judge."""
+        return _json(sessions.state(_shown(sessions, session)))
+
+    stream: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    }
+
+    @app.get("/api/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse, responses=stream)
+    async def events(request: Request, session: str) -> StreamingResponse:
+        """Send what comes, as server-sent events: ``frame``, ``decision``, ``quality``, ``state``, ``reset``."""
+        shown = await asyncio.to_thread(_shown, sessions, session)
+        last = request.headers.get("last-event-id", request.query_params.get("last_event_id", ""))
+        after = int(last) if last.isascii() and last.isdigit() and len(last) <= _LONGEST_NUMBER else None
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(shown.stream.client(after), media_type="text/event-stream", headers=headers)
+
+
+def _add_data(app: FastAPI, sessions: Sessions) -> None:
     @app.get("/api/sessions/{session}/samples", response_model=list[Sample], tags=["frames"])
     def samples(session: str) -> Response:
         """List the series of a session: one for each sample and absorber."""
@@ -210,24 +231,6 @@ def _add_reading(app: FastAPI, sessions: Sessions, access: Access) -> None:
     def quality(session: str) -> Response:
         """Count the frames set aside, the gaps and the flags by reason, with the latest notes."""
         return _json(_shown(sessions, session).history.quality())
-
-    @app.get("/api/sessions/{session}/state", response_model=State, tags=["sessions"])
-    def state(session: str) -> Response:
-        """Say what a session does now: its queue, pauses, sources, sinks and what its rules judge."""
-        return _json(sessions.state(_shown(sessions, session)))
-
-    stream: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-    }
-
-    @app.get("/api/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse, responses=stream)
-    async def events(request: Request, session: str) -> StreamingResponse:
-        """Send what comes, as server-sent events: ``frame``, ``decision``, ``quality``, ``state``, ``reset``."""
-        shown = await asyncio.to_thread(_shown, sessions, session)
-        last = request.headers.get("last-event-id", request.query_params.get("last_event_id", ""))
-        after = int(last) if last.isascii() and last.isdigit() and len(last) <= _LONGEST_NUMBER else None
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(shown.stream.client(after), media_type="text/event-stream", headers=headers)
 
 
 def _add_tables(app: FastAPI, sessions: Sessions) -> None:
