@@ -2,14 +2,11 @@
 
 import atexit
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +18,7 @@ from ..adapters.zmq import ZMQSink
 from ..agent.decide import Paused, Rules, Standing
 from ..agent.pipeline import Pipeline
 from ..agent.relative import anchor_of
-from ..agent.types import Control, Decision, Estimator, Reason, Received, SetAside, SharedSource, get_logger
+from ..agent.types import Control, Decision, Estimator, SharedSource, get_logger
 from ..models.lazy import LazyModel, Loading
 from .acknowledge import Acknowledgements
 from .config import Config, load_config
@@ -45,6 +42,7 @@ from .wiring import (
     warn_if_nobody_is_told,
     warn_if_unfenced,
 )
+from .worker import Worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,15 +55,9 @@ T = TypeVar("T")
 KEPT = 10_000
 """Number of the latest frames that an agent keeps for the program in which it runs."""
 
-_IDLE_POLL_S = 0.1
-"""Interval at which changed statuses of decisions are published while no document arrives, s."""
-_QUIET_S = 1.0
-"""Time without a document after which missing documents are given up, s."""
 CLOSED_EARLY = "the agent was closed before the run ended"
 _EXIT_TIMEOUT_S = 5.0
 """Longest delay of the interpreter's exit by an agent that is not closed, s."""
-_DROPPED_NOTE_S = 1.0
-"""Shortest time between two notes on dropped documents, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,40 +120,18 @@ class XASAgent:
         check_rules(config, models)
         warn_if_nobody_is_told(config, control)
         warn_if_unfenced(config)
-        self._config = config
         serving = config.serving
-        self.live = True
-        """Whether the source cannot wait. If it can, a call waits while many documents do, and every frame is
-        answered."""
         self._inbox = Inbox(serving.queue, serving.queue_mb * 1e6)
         self._subscribers = Subscribers(serving.subscriber_queue, serving.subscriber_queue_mb * 1e6)
         self._journal = journal
         self._delivery = None if journal is None else Delivery(journal, self._subscribers)
-        self._acknowledgements: Acknowledgements | None = None
-        self._sinks: list[NATSSink | KafkaSink] = []
-        """Sinks that must know the runs of an earlier process."""
         self._history = History(keep)
         self._history.recorder.rules = tuple(config.rules)
         self.results = Results(self._history)
         """The latest frames, decisions and notes as tables, since this process began; from any thread."""
         self._emit = self._subscribers if self._delivery is None else self._delivery
-        self._closed = threading.Event()
         self._abandoned = threading.Event()
-        self._progress = threading.Condition()
-        """Guards the counters and flags below, which several threads use."""
-        self._served = self._failed = 0
-        self._dropped_reported_at = -math.inf
-        """``time.monotonic()`` of the newest note on dropped documents."""
-        self._turn_at = time.monotonic()
-        """``time.monotonic()`` at which the thread began its last turn."""
-        self._calls: queue.SimpleQueue[tuple[Callable[[Pipeline], Any], Future[Any]]] = queue.SimpleQueue()
-        """What other threads ask of the pipeline."""
-        self._hurry = 0
-        self._idle = True
-        self._reason = ""
         self.models = tuple(models)
-        self._resources = ExitStack()
-        """Sink and control that ``from_config`` creates; they are closed with the agent."""
         relative = relative_quantities(config, models)
         self._pipeline = Pipeline(
             frame_reader(config, source),
@@ -184,9 +154,11 @@ class XASAgent:
             abandoned=self._abandoned,
             committed=None if self._delivery is None else self._delivery.commit,
         )
-        self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
+        self._worker = Worker(
+            config, self._inbox, self._pipeline, self._subscribers, journal, self._delivery, self._abandoned
+        )
         if journal is None:
-            self._thread.start()
+            self._worker.start()
         # Publishes the RunStop even if a script ends without ``close``.
         atexit.register(self.close, _EXIT_TIMEOUT_S)
 
@@ -248,14 +220,24 @@ class XASAgent:
             if lazy := [model for model in models if isinstance(model, LazyModel)]:
                 resources.callback(Loading(lazy).close)
             agent = cls(config, models, control, journal=journal, source=source, keep=keep)
-            agent._resources = resources.pop_all()
+            agent._worker.resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink, pages=isinstance(sink, ZMQSink))
-        agent._sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
+        agent._worker.sinks = [sink for sink in sinks if isinstance(sink, NATSSink | KafkaSink)]
         for sink in sinks:
             if isinstance(sink, KafkaSink) and config.kafka is not None:
                 sink.holds = lambda run: False  # until runs are read
         return agent
+
+    @property
+    def live(self) -> bool:
+        """Whether the source cannot wait. If it can, a call waits while many documents do, and every frame is
+        answered."""
+        return self._worker.live
+
+    @live.setter
+    def live(self, live: bool) -> None:
+        self._worker.live = live
 
     def load_models(self) -> None:
         """Wait until the networks of all models are loaded."""
@@ -272,8 +254,8 @@ class XASAgent:
     def acknowledge_to(self, source: SharedSource) -> None:
         """Tell ``source`` which documents are safe. The agent needs a journal."""
         assert self._journal is not None
-        self._acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
-        sinks = [sink for sink in self._sinks if isinstance(sink, KafkaSink)]
+        self._worker.acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
+        sinks = [sink for sink in self._worker.sinks if isinstance(sink, KafkaSink)]
         for sink in sinks:
             sink.takeovers, sink.holds = lambda: source.takeovers, source.holds
 
@@ -288,8 +270,7 @@ class XASAgent:
 
         The subscribers must be known, because they receive first what they may lack.
         """
-        if self._thread.ident is None:
-            self._thread.start()
+        self._worker.start()
 
     def __call__(
         self, name: str, doc: dict[str, Any], position: Mapping[str, Any] | None = None, age_s: float = 0.0
@@ -306,7 +287,7 @@ class XASAgent:
             older than ``control.max_age_s``.
         """
         try:
-            if self._closed.is_set():
+            if self._worker.ending:
                 return
             doc = _with_copied_arrays(doc) if name in ("event", "event_page") else doc
             self._inbox.put(name, doc, wait=not self.live or age_s > 0, position=position, age_s=age_s)
@@ -382,14 +363,7 @@ class XASAgent:
         TimeoutError
             The agent did not come to it within ``timeout`` s, or has ended; it will not do it later.
         """
-        future: Future[T] = Future()
-        self._calls.put((work, future))
-        try:
-            return future.result(timeout)
-        except TimeoutError:
-            if future.cancel():
-                raise
-            return future.result()  # it has begun just now
+        return self._worker.perform(work, timeout)
 
     def halt(self, by: str, why: str = "") -> None:
         """Let no decision of a rule but to stop be sent; from any thread, also while the agent is busy."""
@@ -421,9 +395,7 @@ class XASAgent:
         Documents that still wait count, and documents that could not be served. Frames count that :meth:`abandon`
         gave up.
         """
-        with self._progress:
-            documents = self._inbox.taken - self._served + self._failed + self._pipeline.lost
-            return {"documents": documents, "frames": self._pipeline.unanswered}
+        return {"documents": self._worker.unserved, "frames": self._pipeline.unanswered}
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all documents taken so far are served, all decisions settled, and the results delivered.
@@ -442,25 +414,17 @@ class XASAgent:
             False after the timeout.
         """
         until = math.inf if timeout is None else time.monotonic() + timeout
-        with self._progress:
-            target = self._inbox.taken
-            self._hurry += 1
-            try:
-                if not self._progress.wait_for(lambda: self._drained(target), timeout):
-                    return False
-            finally:
-                self._hurry -= 1
-        return self._subscribers.wait(until)
+        return self._worker.wait(timeout) and self._subscribers.wait(until)
 
     @property
     def alive(self) -> bool:
         """Whether the agent's thread runs, or has ended because the agent was closed."""
-        return self._thread.is_alive() or self._closed.is_set()
+        return self._worker.running or self._worker.ending
 
     @property
     def ending(self) -> bool:
         """Whether the agent was closed or abandoned, so that it takes no more documents."""
-        return self._closed.is_set()
+        return self._worker.ending
 
     def state(self) -> AgentState:
         """Return what waits in the agent at present; from any thread."""
@@ -469,7 +433,7 @@ class XASAgent:
             documents=len(self._inbox),
             bytes=self._inbox.bytes,
             document_age_s=None if newest_at is None else now - newest_at,
-            progress_age_s=now - self._turn_at,
+            progress_age_s=now - self._worker.turn_at,
             subscribers=self._subscribers.states(),
         )
 
@@ -506,10 +470,7 @@ class XASAgent:
         bool
             Whether the thread has ended.
         """
-        if not self._closed.is_set():
-            self._reason = reason
-            self._closed.set()
-            self._inbox.close()
+        self._worker.end(reason)
         atexit.unregister(self.close)
         if self._subscribers.calling():  # the agent's thread waits for the call to return
             return False
@@ -527,146 +488,13 @@ class XASAgent:
         timeout : float or None
             Longest wait, s; None waits without limit.
         """
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _drained(self, target: int) -> bool:
-        return (self._served >= target and self._idle) or not self._thread.is_alive()
+        return self._worker.join(timeout)
 
     def __enter__(self) -> "XASAgent":
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _work(self) -> None:
-        self._resume()
-        quiet_since = time.monotonic()
-        while not (self._closed.is_set() and (not self._inbox or self._abandoned.is_set())):
-            self._turn_at = time.monotonic()
-            batch = self._gather()
-            quiet_since = time.monotonic() if batch else quiet_since
-            idle = failed = False
-            try:
-                self._perform_calls()
-                self._prepare(now=not batch)
-                if batch:
-                    self._feed(batch)
-                elif self._hurry or time.monotonic() - quiet_since > _QUIET_S:
-                    self._pipeline.idle()
-                else:
-                    self._pipeline.feed(())
-                idle = not self._pipeline.busy
-            except Exception:
-                _log.exception("documents not served", documents=len(batch))
-                failed = True
-                if batch and self._acknowledgements is not None:
-                    self._acknowledgements.stop("served")
-            self._try(self._acknowledge)
-            with self._progress:
-                self._served += len(batch) - (0 if failed else self._pipeline.unread)
-                self._failed += len(batch) if failed else 0  # with those after a failure, which are not read again
-                self._idle = idle
-                self._progress.notify_all()
-        self._prepare(now=True)
-        self._try(lambda: self._pipeline.close(self._reason, handed_on=self._acknowledgements is not None))
-        self._try(self._subscribers.close)
-        self._try(self._acknowledge)
-        if self._delivery is not None:
-            self._try(self._delivery.close)
-        self._try(self._resources.close)
-
-    def _prepare(self, *, now: bool) -> None:
-        """Do what comes before a batch of documents."""
-        self._try(self._give_up_runs)
-        self._try(partial(self._report_dropped, now=now))
-
-    def _try(self, step: Callable[[], object]) -> None:
-        """Do a step; an error costs neither documents nor the steps after it."""
-        try:
-            step()
-        except Exception:
-            _log.exception("a step failed; the others go on")
-
-    def _give_up_runs(self) -> None:
-        """Forget the runs that went to another agent."""
-        if self._acknowledgements is not None and (runs := self._acknowledgements.take_given_up()):
-            self._pipeline.give_up(runs)
-
-    def _feed(self, batch: list[Received]) -> None:
-        if self._acknowledgements is not None:
-            batch = [*filter(self._acknowledgements.is_current, batch)]
-        new = batch if self._journal is None else self._journal.accept(batch)
-        self._pipeline.feed(new)
-        if self._acknowledgements is not None:
-            self._acknowledgements.add(batch, new)
-
-    def _acknowledge(self) -> None:
-        """Tell a shared source what has become safe."""
-        ended = () if self._delivery is None else self._delivery.take_ended()
-        if self._acknowledgements is not None:
-            self._acknowledgements.send(ended)
-
-    def _resume(self) -> None:
-        """Go on where an earlier process ended."""
-        if self._journal is None or self._delivery is None or self._closed.is_set():
-            return
-        try:
-            for name, doc in self._journal.structure():
-                for sink in self._sinks:
-                    sink.know(name, doc)
-            repeated = self._delivery.repeat()
-            if self._config.kafka is not None:
-                self._journal.give_up_undelivered()
-            if self._config.shared is not None:
-                self._journal.forget_events()
-            self._pipeline.resume(self._journal.past(), self._journal.inputs())
-            tiled = self._config.publish is not None and self._config.publish.tiled is not None
-            if tiled and self._journal.resumed:
-                _log.warning(
-                    "runs of the agent in progress are not continued in the catalogue; documents.jsonl has them"
-                )
-            if self._journal.resumed:
-                _log.info("resumed", documents_sent_again=repeated)
-        except Exception:
-            _log.exception("not resumed; what follows is served as new")
-
-    def _gather(self) -> list[Received]:
-        """Return the documents to serve together, gathered for at most the latency budget."""
-        most = 1
-        try:
-            most = self._pipeline.plan(self._inbox.rows if self.live else 0)
-        except Exception:
-            _log.exception("no plan for the documents that wait: they are served one by one")
-        batch = self._inbox.get(_IDLE_POLL_S, most)
-        rows = sum(document.rows for document in batch)
-        until = time.monotonic() + self._config.serving.latency_budget_ms / 1e3
-        while batch and rows < most and time.monotonic() < until:
-            more = self._inbox.get(0, most - rows)
-            if not more:
-                break
-            batch += more
-            rows += sum(document.rows for document in more)
-        return batch
-
-    def _perform_calls(self) -> None:
-        while not self._calls.empty():
-            work, future = self._calls.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(work(self._pipeline))
-            except Exception as error:
-                future.set_exception(error)
-
-    def _report_dropped(self, *, now: bool) -> None:
-        """Report dropped documents, at most once a second unless ``now``."""
-        if not now and time.monotonic() - self._dropped_reported_at < _DROPPED_NOTE_S:
-            return
-        if dropped := self._inbox.take_dropped():
-            self._dropped_reported_at = time.monotonic()
-            detail = f"{dropped} documents dropped: the queue of {self._inbox.bound} is full"
-            self._pipeline.note(SetAside("", "", time.time(), Reason.QUEUE_FULL, detail, count=dropped))
 
 
 _SCALARS = {float, int, bool, str, np.float64}

@@ -579,8 +579,7 @@ def test_closing_from_a_subscriber_does_not_wait_for_itself(watching):
     watching.agent.subscribe(lambda name, doc: watching.agent.close() if name == "stop" else None)
     for document in recorded():
         watching.agent(*document)
-    watching.agent._thread.join(WAIT_S)
-    assert not watching.agent._thread.is_alive()
+    assert watching.agent.ended(WAIT_S)
     watching.check()
 
 
@@ -607,7 +606,7 @@ def test_with_closes(RE):
     with XASAgent(load_config(CO), loaded_models()) as agent:
         RE.subscribe(agent)
         RE(count(detectors(), 1, md=MD))
-    assert not agent._thread.is_alive()
+    assert agent.ended(0)
 
 
 # ------------------------------------------------------------------ config
