@@ -1,77 +1,26 @@
 """An HTTP endpoint that says how the agent is: ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 import errno
-import ipaddress
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from pydantic import model_validator
-
-from ..agent.types import InputError, Settings, get_logger
+from ..agent.types import InputError, get_logger
 from .errors import EndpointUnreachable
+from .health_settings import HealthSettings
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _log = get_logger()
 
-_ADDRESS = re.compile(r"(?:http://)?(?P<host>[^\s/:\[\]]+|\[[\da-fA-F:]+\]):(?P<port>\d{1,5})/?")
 _TIMEOUT_S = 5.0
 """Longest wait for a client's next bytes, s."""
 _MAX_CLIENTS = 8
 """Number of clients served at once; further ones are turned away, so that strangers cannot take all threads."""
-
-
-class HealthSettings(Settings):
-    """Where the agent says over HTTP how it is."""
-
-    address: str
-    """``HOST:PORT`` at which ``/healthz``, ``/readyz`` and ``/metrics`` are served; port 0 selects a free port."""
-    allow_remote: bool = False
-    """Whether the address may be one that other machines reach. Whoever reaches it reads the numbers of frames,
-    decisions and losses, without a password."""
-
-    @model_validator(mode="after")
-    def _address_is_local(self) -> Self:
-        match = _ADDRESS.fullmatch(self.address)
-        if match is None or int(match["port"]) > 65535:
-            raise ValueError(f"found {self.address!r}, expected HOST:PORT")
-        if not self.allow_remote and not is_loopback(self.host):
-            raise ValueError(
-                f"found {self.address!r}, which other machines reach; expected 127.0.0.1:{self.port}, "
-                "or allow_remote: true (--health-remote)"
-            )
-        return self
-
-    @property
-    def host(self) -> str:
-        return self._match()["host"].strip("[]")
-
-    @property
-    def port(self) -> int:
-        return int(self._match()["port"])
-
-    def _match(self) -> re.Match[str]:
-        match = _ADDRESS.fullmatch(self.address)
-        assert match is not None
-        return match
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host.
-
-    >>> [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "beamline")]
-    [True, True, True, False, False]
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Collector(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..adapters.assets import AssetSettings
-from ..adapters.health import HealthSettings
+from ..adapters.health_settings import HealthSettings
 from ..adapters.kafka import KafkaDestination, KafkaShared
 from ..adapters.nats import NATSDestination, NATSShared
 from ..adapters.notify import Destination

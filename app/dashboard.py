@@ -9,9 +9,10 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..adapters.loopback import is_loopback
 from ..agent.types import InputError, get_logger
 from .children import command_of, environment
-from .view.access import is_loopback, token_of
+from .view.access import token_of
 from .view.address import address_of, listen, told, url_of
 
 _log = get_logger()

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .._version import __version__
-from ..adapters.health import HealthServer, HealthSettings
+from ..adapters.health import HealthServer
+from ..adapters.health_settings import HealthSettings
 from ..models.lazy import LazyModel
 from .agent import XASAgent
 from .output.folder import OutputFolder

@@ -9,14 +9,11 @@ and the gains of all seeds per story.
 """
 
 import argparse
-import logging
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-import structlog
 
 import xas_agent
 from xas_agent import XASAgent, load_config
@@ -100,7 +97,6 @@ def _with_robot(config: Config, address: str) -> Config:
 
 def main() -> None:
     """Print the gains of the stories that the command line names, by default of all."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stories", nargs="*", metavar="STORY", default=[])
     parser.add_argument("--seeds", type=int, default=5)

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 PRELOADED = (
-    "torch", "scipy.stats", "matplotlib.figure", "structlog", "pygments", "rich.table", "greenlet", "xraydb",
+    "torch", "scipy.stats", "matplotlib.figure", "pygments", "rich.table", "greenlet", "xraydb",
     "xas_agent.app.embedded", "xas_agent.models.runtime", "xas_agent.models.training",
     "xas_agent.sim_beamline.beamline", "xas_agent.sim_beamline.replay",
 )  # fmt: skip

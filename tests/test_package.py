@@ -141,13 +141,28 @@ threading.Thread(target=serve, daemon=True).start()
 try:
     app(sys.argv[1:])
 finally:
-    heavy = ("numpy", "scipy", "torch", "zmq", "event_model", "structlog", "xas_agent.agent", "xas_agent.adapters")
+    heavy = ("numpy", "scipy", "torch", "zmq", "event_model", "xas_agent.agent", "xas_agent.adapters")
     print([module for module in heavy if module in sys.modules])
 """
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, env=environment)
     assert done.stderr.strip() == "xas-agent: session 1: as a test"
     assert done.stdout.strip() == "[]"
+
+
+def test_a_config_imports_no_server_and_no_screen():
+    code = """
+import logging, sys
+from xas_agent.app.commands.process import log_from
+from xas_agent.app.config import load_config
+load_config("default")
+log_from("info")
+logging.getLogger("xas_agent").info("model")
+print([module for module in ("rich", "pygments", "structlog", "wsgiref", "scipy", "torch") if module in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[info     \] model *", done.stderr.rstrip("\n"))
 
 
 def test_an_unknown_name_is_no_attribute():

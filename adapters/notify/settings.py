@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, model_validator
 
 from ...agent.types import Settings
-from ..health import is_loopback
+from ..loopback import is_loopback
 
 
 class EmailSettings(Settings):

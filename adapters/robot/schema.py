@@ -6,18 +6,16 @@ They are the messages of every control (:mod:`xas_agent.adapters.zmq.control`), 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from ...agent.types import Described
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 State = Literal["ready", "busy", "safe", "halted"]
 JobState = Literal["running", "done", "failed", "halted"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
-
-
-class _Args(_Part):
+class _Args(Described):
     # A key that the robot does not know may be a misspelt limit, so it is refused.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -76,7 +74,7 @@ class Query(_Args):
     """Whether the asker watches over the robot. A program that only displays the status must not set it."""
 
 
-class _Request(_Part):
+class _Request(Described):
     id: Name
     """Identifies the request: the id of the decision. A repeated id is answered again and not done again."""
     time: float | None = None
@@ -123,10 +121,12 @@ class StatusRequest(_Request):
 ActionRequest = LoadRequest | UnloadRequest | DoseRequest | HeatRequest
 RobotRequest = ActionRequest | HaltRequest | ReleaseRequest | StatusRequest
 REQUESTS: tuple[type[RobotRequest], ...] = get_args(RobotRequest)
-_REQUEST: TypeAdapter[RobotRequest] = TypeAdapter(Annotated[RobotRequest, Field(discriminator="action")])
+_REQUEST: TypeAdapter[RobotRequest] = TypeAdapter(
+    Annotated[RobotRequest, Field(discriminator="action")], config=ConfigDict(defer_build=True)
+)
 
 
-class Job(_Part):
+class Job(Described):
     """An accepted action and what became of it."""
 
     id: Name
@@ -141,7 +141,7 @@ class Job(_Part):
     """Why it failed, or was halted."""
 
 
-class RobotStatus(_Part):
+class RobotStatus(Described):
     """How the robot is."""
 
     state: State
@@ -161,7 +161,7 @@ class RobotStatus(_Part):
     """The action that the request asked about; null: none, or the robot does not know it."""
 
 
-class RobotAnswer(_Part):
+class RobotAnswer(Described):
     """The answer to every request."""
 
     id: str | None = None

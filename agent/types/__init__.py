@@ -35,6 +35,7 @@ from .run import RunDocument, RunInfo
 from .scan import Scan
 from .settings import (
     ConfigError,
+    Described,
     Settings,
     content_of,
     described_fields,
@@ -70,6 +71,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "Decision",
+    "Described",
     "DescriptorEstimate",
     "Direction",
     "Document",

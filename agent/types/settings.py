@@ -14,18 +14,10 @@ from pydantic.fields import FieldInfo
 from .errors import InputError
 
 
-class Settings(BaseModel):
-    """A frozen group of settings that rejects unknown keys, NaN and infinite numbers.
+class Described(BaseModel):
+    """A frozen model whose JSON schema describes each field with the text under it."""
 
-    A level of NaN would look like a protection, and never be passed.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        defer_build=True,  # most groups are never used in one process
-    )
+    model_config = ConfigDict(frozen=True, defer_build=True)  # most models are never used in one process
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -38,14 +30,24 @@ class Settings(BaseModel):
         return schema
 
 
-@cache
-def described_fields(model: type[Settings]) -> dict[str, FieldInfo]:
-    """Return the fields of settings, by name, with the text under each as its description.
+class Settings(Described):
+    """A frozen group of settings that rejects unknown keys, NaN and infinite numbers.
 
-    With ``use_attribute_docstrings`` pydantic would parse the source of all settings whenever they are imported.
+    A level of NaN would look like a protection, and never be passed.
     """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@cache
+def described_fields(model: type[Described]) -> dict[str, FieldInfo]:
+    """Return the fields of a model, by name, with the text under each as its description.
+
+    With ``use_attribute_docstrings`` pydantic would parse the source of all models whenever they are imported.
+    """
+    model.model_rebuild()  # for names that were not known when the class was made
     for base in reversed(model.__mro__):
-        if not issubclass(base, Settings) or base is Settings:
+        if not issubclass(base, Described) or base in (Described, Settings):
             continue
         (parsed,) = ast.parse(dedent(inspect.getsource(base))).body
         assert isinstance(parsed, ast.ClassDef)

@@ -5,7 +5,6 @@ import io
 import logging
 import os
 import sys
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from .shared import USAGE, fail
@@ -58,27 +57,45 @@ class _CurrentStderr:
         sys.stderr.flush()
 
 
+_PLAIN, _BOLD, _DIM, _CYAN, _MAGENTA = "\033[0m", "\033[1m", "\033[2m", "\033[36m", "\033[35m"
+_OF_LEVEL = {"debug": "\033[32m", "info": "\033[32m", "warning": "\033[33m"}
+"""Colours of levels below error."""
+_RED = "\033[31m"
+_QUOTED = frozenset(" \t\r\n='\"")
+"""Characters with which a text is written in quotes."""
+
+
 class _Lines(logging.Formatter):
-    """Formats a record as one line of time, level, event and context, and its traceback."""
+    """Formats a record as one line of time, level, event and context, and its traceback.
+
+    The form is that of structlog, whose import takes longer than that of all of this package.
+    """
 
     def __init__(self) -> None:
         super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
-
-    @cached_property
-    def _render(self) -> Any:
-        from structlog.dev import ConsoleRenderer, plain_traceback  # late: no line may ever come
-
-        colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        # structlog's default prints the local variables too: seconds for a batch of spectra, and any key among them.
-        return ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
+        self._colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
     def format(self, record: logging.LogRecord) -> str:
         from ...agent.types import line_of  # late: it loads scipy, for which --help should not wait
 
-        line = {**line_of(record), "timestamp": self.formatTime(record, self.datefmt)}
-        if record.exc_info:
-            line["exc_info"] = record.exc_info
-        return self._render(None, record.levelname.lower(), line)
+        context = line_of(record)
+        level, event = context.pop("level"), context.pop("event")
+        color = _OF_LEVEL.get(level, _RED)
+        parts = [
+            self._in(_DIM, self.formatTime(record, self.datefmt)),
+            f"[{self._in(color + _BOLD, f'{level:<9}')}]",
+            self._in(_BOLD, f"{event:<30}"),
+            *(f"{self._in(_CYAN, key)}={self._in(_MAGENTA, _text(value))}" for key, value in sorted(context.items())),
+        ]
+        line = " ".join(parts)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _in(self, style: str, text: str) -> str:
+        return f"{style}{text}{_PLAIN}" if self._colored else text
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and not _QUOTED & set(value) else repr(value)
 
 
 def log_from(level: str) -> None:

@@ -1,19 +1,21 @@
 """Progress of long work on stderr: a bar for each task on a terminal, plain lines elsewhere."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import rich.progress
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from ...models.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
 
 LINES_PER_TASK = 100
 
 
 @contextmanager
-def progress_bars(console: Console | None = None) -> Iterator[Progress]:
+def progress_bars(console: "Console | None" = None) -> Iterator[Progress]:
     """Show progress until the block ends: bars on a terminal, lines elsewhere.
 
     Without a terminal each piece is a line; a task of more than ``LINES_PER_TASK`` pieces prints a line per percent.
@@ -23,6 +25,10 @@ def progress_bars(console: Console | None = None) -> Iterator[Progress]:
     console : Console, optional
         stderr by default.
     """
+    import rich.progress  # late: most commands show no progress
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
     console = console or Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(console)
@@ -42,16 +48,15 @@ def progress_bars(console: Console | None = None) -> Iterator[Progress]:
 @contextmanager
 def progress_on_terminal() -> Iterator[Progress]:
     """Show bars on a terminal and nothing elsewhere, for work whose messages count more than its progress."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with progress_bars(console) as show:
+    if sys.stderr.isatty():
+        with progress_bars() as show:
             yield show
     else:
         yield lambda task, done, total, note="": None
 
 
 class _Lines:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self._console = console
         self._shown: dict[str, tuple[int | None, int]] = {}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from ...adapters.loopback import is_loopback
 from ...agent.types import InputError, get_logger
 
 _log = get_logger()
@@ -92,20 +93,6 @@ def _read_token(file: Path) -> str:
             f"{file}: found {len(token)} characters, expected a token of at least {_LEAST_TOKEN} letters and digits"
         )
     return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import errno
 import socket
 
 from ...adapters.errors import EndpointUnreachable
+from ...adapters.loopback import is_loopback
 from ...agent.types import InputError
-from .access import is_loopback
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
 _PORTS = 50

@@ -91,7 +91,7 @@ def robot_actions() -> str:
         args: Any = request.model_fields["args"].annotation
         rows = [
             (f"`{n}`", type_name(f.annotation) + bounds(f), default_of(f), f.description or "")
-            for n, f in args.model_fields.items()
+            for n, f in described_fields(args).items()
         ]
         parts += [f"### `{action}`", " ".join((args.__doc__ or "").split())]
         parts += [table(("Argument", "Type", "Default", "Meaning"), rows)] if rows else ["No arguments."]
@@ -106,7 +106,7 @@ def robot_status() -> str:
     for model in ANSWERS:
         rows = [
             (f"`{n}`", type_name(f.annotation) + bounds(f), default_of(f), f.description or "")
-            for n, f in model.model_fields.items()
+            for n, f in described_fields(model).items()
         ]
         parts += [f"### `{model.__name__}`", model.__doc__ or "", table(("Key", "Type", "Default", "Meaning"), rows)]
     return "\n\n".join(parts)

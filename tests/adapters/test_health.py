@@ -12,7 +12,8 @@ from prometheus_client.core import GaugeMetricFamily
 from pydantic import ValidationError
 
 from xas_agent.adapters.errors import EndpointUnreachable
-from xas_agent.adapters.health import _MAX_CLIENTS, HealthServer, HealthSettings
+from xas_agent.adapters.health import _MAX_CLIENTS, HealthServer
+from xas_agent.adapters.health_settings import HealthSettings
 
 
 class Seven:

@@ -15,7 +15,7 @@ from deadline import wait_until
 from forked import run_command
 from made_runs import Made
 
-from xas_agent.adapters.health import HealthSettings
+from xas_agent.adapters.health_settings import HealthSettings
 from xas_agent.agent.types import Reply
 from xas_agent.app.ask import ask
 from xas_agent.app.config import load_config

@@ -26,7 +26,7 @@ FRAMES = 3
 
 HOST = """
 import json, logging, os, signal, sys
-import numpy, structlog, torch
+import numpy, torch
 
 def state():
     return {
@@ -38,7 +38,6 @@ def state():
         "dtype": str(torch.get_default_dtype()),
         "seed": torch.initial_seed(),
         "root logger": [repr(h) for h in logging.getLogger().handlers] + [logging.getLogger().level],
-        "structlog": [structlog.is_configured(), repr(structlog.get_config())],
         "signals": [repr(signal.getsignal(s)) for s in (signal.SIGINT, signal.SIGTERM)],
         "numpy": numpy.geterr(),
         "hook": repr(sys.excepthook),

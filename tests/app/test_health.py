@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import xas_agent.app.health as module
 from xas_agent import XASAgent, load_config
-from xas_agent.adapters.health import HealthSettings
+from xas_agent.adapters.health_settings import HealthSettings
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.health import Health
 from xas_agent.app.output.folder import OutputFolder

@@ -6,6 +6,7 @@ from typing import Annotated, assert_never
 from pydantic import Field
 
 from ...types import Settings
+from . import combined
 from .base import Compared, QuantityTrigger, QuantityWatch, Watch, apart
 from .change import Change, ChangeWatch
 from .combined import AllOf, AllWatch, AnyOf, AnyWatch, NotOf, NotWatch, Then, ThenWatch
@@ -59,8 +60,7 @@ Trigger = Annotated[
     | Then,
     Field(discriminator="kind"),
 ]
-for _combined in (AllOf, AnyOf, NotOf, Then):
-    _combined.model_rebuild(_types_namespace={"Trigger": Trigger})
+combined.Trigger = Trigger  # where pydantic looks for it, once a combination is read
 
 
 def start_watch(trigger: Trigger, units: Mapping[str, str]) -> Watch:

@@ -145,6 +145,19 @@ def test_a_traceback_in_the_log_shows_no_values(capsys, monkeypatch):
     assert "v9Xk" not in written.replace('fail("v9Xk")', "")
 
 
+def test_a_line_of_the_log_can_be_split_into_its_parts(capsys, monkeypatch):
+    logger = logging.getLogger("xas_agent")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    log_from("info")
+    get_logger().warning(
+        "set aside", reason="no edge", frame=3, detail="it's 'short'", file=Path("a b.dat"), model="co-k"
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    parts = "set aside                      detail=\"it's 'short'\" file=PosixPath('a b.dat') frame=3 model=co-k"
+    assert line[20:] == f"[warning  ] {parts} reason='no edge'"
+
+
 def test_results_that_cannot_be_written_are_an_error():
     if not Path("/dev/full").exists():
         pytest.skip("the system has no /dev/full")
