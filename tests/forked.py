@@ -1,6 +1,7 @@
 """``xas-agent`` in processes forked from one that has loaded its modules: real, but without seconds of imports."""
 
 import atexit
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from loaded_python import ask
+
+SHARED = "XAS_TESTS_FORKED"
 
 
 def run_command(*args: object, code: int = 0, columns: int = 250) -> subprocess.CompletedProcess[str]:
@@ -45,9 +48,17 @@ def command(*args: object) -> list[str]:
     return [_server()[1], "-m", "xas_agent", *map(str, args)]
 
 
+def share_one() -> None:
+    """Start the process for the pytest workers that this one starts, each of which would start its own."""
+    os.environ[SHARED] = json.dumps(_server())
+
+
 @cache
 def _server() -> tuple[str, str]:
     """Start the process; return the address of its socket, and the interpreter that has its modules."""
+    if shared := os.environ.get(SHARED):
+        address, loaded = json.loads(shared)
+        return address, loaded
     folder = TemporaryDirectory(prefix="xas-")
     address, loaded = f"{folder.name}/socket", Path(folder.name) / "python"
     words = [sys.executable, "-IS", str(Path(__file__).with_name("loaded_python.py")), address]
