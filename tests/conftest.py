@@ -44,8 +44,14 @@ settings.load_profile("fixed")
 STUDIES = "tests/models/evaluation/studies/"
 QUEUE_SERVER = ("tests/adapters/queueserver/",)
 UMAP = (f"{STUDIES}test_out_of_distribution.py", "tests/test_oxygen_sites.py")
-TOGETHER = (QUEUE_SERVER, UMAP)
-"""Files that one worker takes: the queue server takes long to start, and UMAP to compile."""
+WINDOWED = (
+    f"{STUDIES}test_uncertainty.py",
+    "tests/models/evaluation/competitors/test_conditions.py",
+    "tests/models/training/test_windows.py",
+    "tests/test_short_scans.py",
+)
+TOGETHER = (QUEUE_SERVER, UMAP, WINDOWED)
+"""Files that one worker takes: the queue server takes long to start, UMAP to compile, and ``windowed`` to train."""
 ALONE = (
     "tests/test_campaigns.py",
     "tests/test_stories.py",
