@@ -15,19 +15,20 @@ help: ## list the targets
 run: $(STAMP) ## run the embedded beamline, the agent and its dashboard; writes to a new folder in out, or to OUT=DIR
 	$(BIN)/xas-agent run --dashboard $(if $(OUT),--out $(OUT))
 
-# More workers of one thread each than two cores: some tests, and more of the slow ones, wait for other processes.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# Three workers of one thread each on two cores: some tests wait for other processes.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
-	$(PYTEST) -n 3 $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 collect: $(STAMP) ## import all tests and run none
 	$(BIN)/python -m pytest --collect-only -qq -m "slow or not slow"
 
 slow: $(STAMP) ## run the slow tests, which train networks
-	$(PYTEST) -n 4 -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## run all tests, in less time than the two parts
-	$(PYTEST) -n 4 -m "slow or not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "slow or not slow" $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## run all tests and print the lines and branches that none reaches; takes longer than the tests alone
 	rm -f .coverage .coverage.*
