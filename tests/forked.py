@@ -28,7 +28,7 @@ def run_command(*args: object, code: int = 0, columns: int = 250) -> subprocess.
     with TemporaryDirectory() as folder:
         paths = [Path(os.devnull), Path(folder) / "stdout", Path(folder) / "stderr"]
         streams = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in paths]
-        connection, lines = ask(_server()[0], streams, request)
+        connection, lines = ask(address(), streams, request)
         for stream in streams:
             os.close(stream)
         with connection, lines:
@@ -48,6 +48,11 @@ def command(*args: object) -> list[str]:
     return [_server()[1], "-m", "xas_agent", *map(str, args)]
 
 
+def address() -> str:
+    """Return the address at which the process takes requests."""
+    return _server()[0]
+
+
 def share_one() -> None:
     """Start the process for the pytest workers that this one starts, each of which would start its own."""
     os.environ[SHARED] = json.dumps(_server())
@@ -57,15 +62,14 @@ def share_one() -> None:
 def _server() -> tuple[str, str]:
     """Start the process; return the address of its socket, and the interpreter that has its modules."""
     if shared := os.environ.get(SHARED):
-        address, loaded = json.loads(shared)
-        return address, loaded
+        return tuple(json.loads(shared))
     folder = TemporaryDirectory(prefix="xas-")
-    address, loaded = f"{folder.name}/socket", Path(folder.name) / "python"
-    words = [sys.executable, "-IS", str(Path(__file__).with_name("loaded_python.py")), address]
+    path, loaded = f"{folder.name}/socket", Path(folder.name) / "python"
+    words = [sys.executable, "-IS", str(Path(__file__).with_name("loaded_python.py")), path]
     loaded.write_text(f'#!/bin/sh\nexec {" ".join(map(repr, words))} "$@"\n', encoding="utf-8")
     loaded.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(address)
+        listening.bind(path)
         listening.listen()
         process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("forking.py")), str(listening.fileno()), str(loaded)],
@@ -82,4 +86,4 @@ def _server() -> tuple[str, str]:
         folder.cleanup()
 
     atexit.register(end)
-    return address, str(loaded)
+    return path, str(loaded)

@@ -51,19 +51,30 @@ class _Server:
 
     def _accept(self, listening: socket.socket) -> dict[str, Any] | None:
         connection, _ = listening.accept()
-        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-        with connection.makefile() as lines:
-            request = json.loads(lines.readline())
-        pid = os.fork()
-        if not pid:
+        streams: list[int] = []
+        said = ""
+        with suppress(OSError), connection.makefile() as lines:
+            streams = socket.recv_fds(connection, 1, 3)[1]
+            said = lines.readline()
+        request = json.loads(said) if said.endswith("\n") else None  # else, who asks was killed
+        pid = os.fork() if request else 0
+        if request and not pid:
             self._become(request, streams)
             return request
         for stream in streams:
             os.close(stream)
-        self._running[pid] = connection
-        connection.sendall(b"%d\n" % pid)
-        self._selector.register(connection, selectors.EVENT_READ, lambda _: os.kill(pid, signal.SIGKILL))
+        if pid:
+            self._running[pid] = connection
+            self._selector.register(connection, selectors.EVENT_READ, lambda _: self._kill(pid))
+            with suppress(OSError):
+                connection.sendall(b"%d\n" % pid)
+        else:
+            connection.close()
         return None
+
+    def _kill(self, pid: int) -> None:
+        if pid in self._running:  # not yet reaped
+            os.kill(pid, signal.SIGKILL)
 
     def _reap(self, woken: socket.socket) -> None:
         woken.recv(4096)
@@ -74,7 +85,7 @@ class _Server:
                     return
                 connection = self._running.pop(pid)
                 self._selector.unregister(connection)
-                with connection, suppress(BrokenPipeError):
+                with connection, suppress(OSError):
                     connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
 
     def _become(self, request: dict[str, Any], streams: list[int]) -> None:
