@@ -3,16 +3,19 @@
 import atexit
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from loaded_python import ask
 
 SHARED = "XAS_TESTS_FORKED"
+TEMPORARY = gettempdir()
+"""That of a test is too long for the name of a socket."""
 
 
 def run_command(*args: object, code: int = 0, columns: int = 250) -> subprocess.CompletedProcess[str]:
@@ -63,10 +66,10 @@ def _server() -> tuple[str, str]:
     """Start the process; return the address of its socket, and the interpreter that has its modules."""
     if shared := os.environ.get(SHARED):
         return tuple(json.loads(shared))
-    folder = TemporaryDirectory(prefix="xas-")
+    folder = TemporaryDirectory(prefix="xas-", dir=TEMPORARY)
     path, loaded = f"{folder.name}/socket", Path(folder.name) / "python"
     words = [sys.executable, "-IS", str(Path(__file__).with_name("loaded_python.py")), path]
-    loaded.write_text(f'#!/bin/sh\nexec {" ".join(map(repr, words))} "$@"\n', encoding="utf-8")
+    loaded.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     loaded.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
