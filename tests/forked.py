@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -84,8 +85,9 @@ def _server() -> tuple[str, str]:
         )
 
     def end() -> None:
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
         process.kill()
-        process.communicate()
         folder.cleanup()
 
     atexit.register(end)

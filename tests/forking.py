@@ -28,7 +28,7 @@ PRELOADED = (
 
 
 class _Server:
-    """Forks a process for each request; ends when stdin does."""
+    """Forks a process for each request; ends with them when stdin does."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._running: dict[int, socket.socket] = {}
@@ -38,7 +38,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno())
         self._selector = selectors.DefaultSelector()
-        self._selector.register(sys.stdin, selectors.EVENT_READ, lambda _: os._exit(0))
+        self._selector.register(sys.stdin, selectors.EVENT_READ, self._leave)
         self._selector.register(woken, selectors.EVENT_READ, self._reap)
         self._selector.register(listening, selectors.EVENT_READ, self._accept)
 
@@ -71,6 +71,11 @@ class _Server:
         else:
             connection.close()
         return None
+
+    def _leave(self, _: object) -> NoReturn:
+        for pid in self._running:
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)
 
     def _kill(self, pid: int) -> None:
         if pid in self._running:  # not yet reaped
