@@ -106,7 +106,6 @@ class _Server:
         for target, stream in enumerate(streams):
             os.dup2(stream, target)
             os.close(stream)
-        os.setsid()
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
