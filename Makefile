@@ -7,7 +7,7 @@ MINUTES ?= 60
 # The tests start many processes: each should find the bytecode of those before it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test collect slow coverage fuzz lint check audit docs bench curves sbom ci clean train-small
+.PHONY: help run test collect slow test-all coverage fuzz lint check audit docs bench curves sbom ci clean train-small
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -16,19 +16,23 @@ run: $(STAMP) ## run the embedded beamline, the agent and its dashboard; writes 
 	$(BIN)/xas-agent run --dashboard $(if $(OUT),--out $(OUT))
 
 # Three workers of one thread each on two cores: some tests wait for other processes.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP) ## run the tests but for the slow ones; PYTEST_ARGS="-k NAME" selects
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 collect: $(STAMP) ## import all tests and run none
 	$(BIN)/python -m pytest --collect-only -qq -m "slow or not slow"
 
 slow: $(STAMP) ## run the slow tests, which train networks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow --timeout 600 $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## run all tests, in less time than the two parts
+	$(PYTEST) -m "slow or not slow" $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## run all tests and print the lines and branches that none reaches; takes longer than the tests alone
 	rm -f .coverage .coverage.*
-	$(MAKE) test PYTEST_ARGS="--cov --cov-report="
-	$(MAKE) slow PYTEST_ARGS="--cov --cov-append --cov-report=term-missing"
+	$(MAKE) test-all PYTEST_ARGS="--cov --cov-report=term-missing"
 
 SMALL = $(if $(OUT),$(OUT),out/trained)
 train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores; writes to out/trained, or to OUT=DIR

@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import pytest
+from forked import command
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
@@ -75,7 +75,7 @@ class Dashboard:
     """
 
     def __init__(self, *folders: Path, host: str = "127.0.0.1", port: int = 0) -> None:
-        line = [sys.executable, "-m", "xas_agent", "view", *map(str, folders), "--bind", f"{host}:{port}"]
+        line = command("view", *folders, "--bind", f"{host}:{port}")
         self._process = subprocess.Popen(
             line, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "250"}
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from forked import run_command
+from forked import run_command, share_one
 from hypothesis import is_hypothesis_test, settings
 
 from xas_agent.agent.types.frame import Document, Frame, Received, SetAside
@@ -41,12 +41,37 @@ settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=T
 settings.register_profile("fuzz", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile("fixed")
 
-QUEUE_SERVER = "tests/adapters/queueserver/"
-ALONE = ("tests/test_campaigns.py", "tests/test_stories.py", "tests/docs/test_blocks.py")
+STUDIES = "tests/models/evaluation/studies/"
+QUEUE_SERVER = ("tests/adapters/queueserver/",)
+UMAP = (f"{STUDIES}test_out_of_distribution.py", "tests/test_oxygen_sites.py")
+WINDOWED = (
+    f"{STUDIES}test_uncertainty.py",
+    "tests/models/evaluation/competitors/test_conditions.py",
+    "tests/models/training/test_windows.py",
+    "tests/test_short_scans.py",
+)
+TOGETHER = (QUEUE_SERVER, UMAP, WINDOWED)
+"""Files that one worker takes: the queue server takes long to start, UMAP to compile, and ``windowed`` to train."""
+ALONE = (
+    "tests/test_campaigns.py",
+    "tests/test_stories.py",
+    "tests/docs/test_blocks.py",
+    "tests/test_robot.py",
+    "tests/test_benchmarks.py::test_rounds",
+    "tests/test_benchmarks.py::test_the_device",
+    "tests/test_benchmarks.py::test_cost",
+)
 """Files whose tests share no fixture, so that any worker may take each of them."""
 LONGEST = (
+    "tests/app/jobs/test_evaluate.py",
+    "tests/test_repository_rows.py",
     *ALONE,
-    QUEUE_SERVER,
+    *UMAP,
+    *QUEUE_SERVER,
+    STUDIES,
+    "tests/docs/test_figures.py",
+    "tests/test_secured_loop.py",
+    "tests/test_closed_loop.py",
     "tests/app/commands/",
     "tests/adapters/tiled/",
     "tests/models/",
@@ -75,12 +100,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell's background jobs ignore SIGINT, and the processes that tests interrupt would inherit this.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        share_one()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.property)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
     items.sort(key=lambda item: [not item.nodeid.startswith(start) for start in LONGEST])
 
 
@@ -103,14 +132,15 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a worker all tests of a file, for its fixtures, and all of the queue server, which takes long to start."""
+    """Give a worker all tests of a file, for its fixtures, or of several."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.startswith(ALONE):
                 return nodeid
-            return QUEUE_SERVER if nodeid.startswith(QUEUE_SERVER) else super()._split_scope(nodeid)
+            together = (files[0] for files in TOGETHER if nodeid.startswith(files))
+            return next(together, None) or super()._split_scope(nodeid)
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 

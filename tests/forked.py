@@ -1,150 +1,94 @@
-"""``xas-agent`` in processes forked from one that has loaded its modules: real processes, without seconds of imports.
-
-``python forked.py`` is that process. It reads a request as JSON per line, and answers each with the exit code.
-"""
+"""``xas-agent`` in processes forked from one that has loaded its modules: real, but without seconds of imports."""
 
 import atexit
-import gc
 import json
 import os
-import signal
+import shlex
+import socket
 import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from tempfile import TemporaryDirectory, gettempdir
 
-PRELOADED = (
-    "torch", "scipy.stats", "matplotlib.figure", "pygments", "rich.table", "greenlet", "xraydb",
-    "xas_agent.app.embedded", "xas_agent.models.runtime", "xas_agent.models.training",
-    "xas_agent.sim_beamline.beamline", "xas_agent.sim_beamline.replay",
-)  # fmt: skip
+from loaded_python import ask
+
+SHARED = "XAS_TESTS_FORKED"
+TEMPORARY = gettempdir()
+"""That of a test is too long for the name of a socket."""
 
 
 def run_command(*args: object, code: int = 0, columns: int = 250) -> subprocess.CompletedProcess[str]:
     """``xas-agent`` with these arguments in this folder; it must end with ``code`` and without a traceback."""
+    words = list(map(str, args))
+    request = {
+        "module": "xas_agent",
+        "args": words,
+        "cwd": os.getcwd(),
+        "environment": {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": str(columns)},
+        "ignored": [],
+    }
     with TemporaryDirectory() as folder:
-        request = {
-            "args": list(map(str, args)),
-            "cwd": os.getcwd(),
-            "environment": {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": str(columns)},
-            "streams": [f"{folder}/stdout", f"{folder}/stderr"],
-        }
-        returned = _carry_out(request)
-        stdout, stderr = (Path(path).read_text(encoding="utf-8") for path in request["streams"])
+        paths = [Path(os.devnull), Path(folder) / "stdout", Path(folder) / "stderr"]
+        streams = [os.open(path, os.O_RDWR | os.O_CREAT, 0o600) for path in paths]
+        connection, lines = ask(address(), streams, request)
+        for stream in streams:
+            os.close(stream)
+        with connection, lines:
+            lines.readline()
+            returned = int(lines.readline())
+        stdout, stderr = (path.read_text(encoding="utf-8") for path in paths[1:])
     assert returned == code, stderr
     assert "Traceback" not in stderr
-    return subprocess.CompletedProcess(request["args"], returned, stdout, stderr)
+    return subprocess.CompletedProcess(words, returned, stdout, stderr)
 
 
-def _carry_out(request: Mapping[str, Any]) -> int:
-    server = _server()
-    assert server.stdin
-    assert server.stdout
-    try:
-        print(json.dumps(request), file=server.stdin, flush=True)
-        return json.loads(server.stdout.readline())
-    except BaseException:  # after a timeout, the answer to come is not that of the next command
-        os.killpg(server.pid, signal.SIGKILL)
-        server.communicate()
-        _server.cache_clear()
-        raise
+def command(*args: object) -> list[str]:
+    """Return a command line of ``xas-agent`` in a forked process.
+
+    One that is killed may live a moment longer than the process that this line starts, and has another process id.
+    """
+    return [_server()[1], "-m", "xas_agent", *map(str, args)]
+
+
+def address() -> str:
+    """Return the address at which the process takes requests."""
+    return _server()[0]
+
+
+def share_one() -> None:
+    """Start the process for the pytest workers that this one starts, each of which would start its own."""
+    os.environ[SHARED] = json.dumps(_server())
 
 
 @cache
-def _server() -> "subprocess.Popen[str]":
-    line = [sys.executable, "-P", __file__]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
+def _server() -> tuple[str, str]:
+    """Start the process; return the address of its socket, and the interpreter that has its modules."""
+    if shared := os.environ.get(SHARED):
+        return tuple(json.loads(shared))
+    folder = TemporaryDirectory(prefix="xas-", dir=TEMPORARY)
+    path, loaded = f"{folder.name}/socket", Path(folder.name) / "python"
+    words = [sys.executable, "-IS", str(Path(__file__).with_name("loaded_python.py")), path]
+    loaded.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    loaded.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("forking.py")), str(listening.fileno()), str(loaded)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,  # what an import prints
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+            pass_fds=[listening.fileno()],
+        )
 
     def end() -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # a command that hangs too
-            process.communicate()
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
+        process.kill()
+        folder.cleanup()
 
     atexit.register(end)
-    return process
-
-
-def _serve() -> None:
-    """Return in the forked process, ready to run the command; the server itself never returns."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what an import prints is no answer
-    for line in sys.stdin:
-        if child := os.fork():
-            _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
-            continue
-        request = json.loads(line)
-        os.chdir(request["cwd"])
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        tempfile.tempdir = None  # a module that was loaded may have looked it up
-        for target, path in ((0, os.devnull), *enumerate(request["streams"], start=1)):
-            opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            os.dup2(opened, target)
-            os.close(opened)
-        answers.close()
-        sys.argv = ["xas-agent", *request["args"]]
-        return
-    os._exit(0)
-
-
-def _prepared() -> Callable[[], object]:
-    """Return the command, with what each would do first already done."""
-    import typer.main
-
-    from xas_agent.app.config import load_config
-    from xas_agent.app.wiring import model_folders
-    from xas_agent.cli import app
-
-    model_folders(load_config({}))  # pydantic's validators, and the cards
-    command = typer.main.get_command(app)
-    typer.main.get_command = lambda _: command
-    return app
-
-
-def _run(command: Callable[[], object]) -> int:
-    """Return the exit code of a command, as the interpreter would have it."""
-    try:
-        command()
-    except SystemExit as e:
-        if e.code is None or isinstance(e.code, int):
-            return e.code or 0
-        sys.stderr.write(f"{e.code}\n")
-        return 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
-    return 0
-
-
-def _end(code: int) -> NoReturn:
-    """End as the interpreter does, but free nothing, since that would first copy the server's memory."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        code = 120
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    gc.disable()  # a tenth of the time to load so much would go into a search for garbage
-    for module in PRELOADED:
-        __import__(module)
-    app = _prepared()
-    gc.freeze()  # or each command would spend a second on collecting what was loaded here
-    _serve()
-    gc.enable()
-    _end(_run(app))
+    return path, str(loaded)

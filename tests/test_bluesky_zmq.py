@@ -11,6 +11,7 @@ from typing import Any
 
 import event_model
 import pytest
+from forked import command
 from valid import check_document
 
 PROXY = """
@@ -68,11 +69,11 @@ d.start()
 
 
 class Process:
-    """A process of this interpreter whose lines are read as they come."""
+    """A process whose lines are read as they come."""
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *line: object) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *map(str, args)],
+            list(map(str, line)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -108,8 +109,8 @@ class Process:
 
 
 @contextmanager
-def running(*args: object) -> Iterator[Process]:
-    process = Process(*args)
+def running(*line: object) -> Iterator[Process]:
+    process = Process(*line)
     try:
         yield process
     finally:
@@ -118,16 +119,16 @@ def running(*args: object) -> Iterator[Process]:
 
 @pytest.mark.parametrize(("form", "frames"), [("array", 24), pytest.param("step", 4, marks=pytest.mark.slow)])
 def test_every_frame_is_answered_through_a_proxy(form, frames, tmp_path):
-    with running("-c", PROXY) as proxy:
+    with running(sys.executable, "-c", PROXY) as proxy:
         inward, outward = proxy.line().split()
         with (
-            running("-c", DISPATCHER, outward) as dispatcher,
-            running("-c", PUBLISHER, inward, form, frames) as publisher,
+            running(sys.executable, "-c", DISPATCHER, outward) as dispatcher,
+            running(sys.executable, "-c", PUBLISHER, inward, form, frames) as publisher,
         ):
             dispatcher.until("knock")
             agent_options = ["--element", "Co", "--edge", "K", "--frames", frames, "--out", tmp_path / "out"]
             ports = ["--source", _zmq(outward), "--publish", _zmq(inward)]
-            with running("-m", "xas_agent", "run", *ports, *agent_options) as agent:
+            with running(*command("run", *ports, *agent_options)) as agent:
                 agent.until("knock")  # so the proxy has passed its subscription on
                 publisher.say()
                 assert agent.ended() == 0

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from deadline import wait_until
-from forked import run_command
+from forked import command, run_command
 from valid import check_document
 
 import xas_agent
@@ -36,10 +36,6 @@ from xas_agent.sim_beamline.spectra import ReferenceSpectra
 CLASSIFIED, REGRESSED = ("OS", "CN", "OCN", "CN2", "PSGO"), ("NNRS", "MOOD", "mean_bond")
 LITHIUM = np.linspace(1.0, 0.45, 8)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "xas_agent", *map(str, args)]
 
 
 def xa(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -402,10 +398,10 @@ def test_what_replay_sets_aside_counts_under_strict(tmp_path, recording):
 # ------------------------------------------------------------------ Ctrl-C
 
 
-def interrupted(args: Sequence[object], out: Path, enough: Callable[[str], bool]) -> subprocess.CompletedProcess[str]:
+def interrupted(line: list[str], out: Path, enough: Callable[[str], bool]) -> subprocess.CompletedProcess[str]:
     """Run it, press Ctrl-C once ``documents.jsonl`` holds enough."""
     with subprocess.Popen(
-        command(*args, "--out", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [*line, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
         written = out / "documents.jsonl"
 
@@ -417,14 +413,16 @@ def interrupted(args: Sequence[object], out: Path, enough: Callable[[str], bool]
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=40)
     assert "Traceback" not in stderr
-    return subprocess.CompletedProcess(args, process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(line, process.returncode, stdout, stderr)
 
 
 @pytest.mark.parametrize("kind", ["run", pytest.param("replay", marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_whole_files(kind, tmp_path, recording):
-    args: list[object] = ["run", "--frames", 70] if kind == "run" else ["replay", recording, "--speed", 60]
+    line = command("run", "--frames", 70)
+    if kind == "replay":
+        line = [sys.executable, "-m", "xas_agent", "replay", str(recording), "--speed", "60"]
     done = interrupted(
-        args, tmp_path / "out", lambda text: len(re.findall(r'^\["event".*"OS_mean"', text, re.M)) >= 2
+        line, tmp_path / "out", lambda text: len(re.findall(r'^\["event".*"OS_mean"', text, re.M)) >= 2
     )
     assert done.returncode == 0
     documents(tmp_path / "out")

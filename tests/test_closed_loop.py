@@ -2,12 +2,11 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_command
 from valid import check_document
 
 FRAMES = 60
@@ -21,22 +20,7 @@ SUMMARY = {
 @pytest.mark.parametrize("seed", [0, 1, 4])
 def test_the_rule_stops_the_charge_at_half_the_lithium(seed, tmp_path):
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "xas_agent",
-        "run",
-        "--seed",
-        seed,
-        "--frames",
-        FRAMES,
-        "--out",
-        out,
-        "--strict",
-    ]
-    process = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=110)
-    assert process.returncode == 0, process.stderr
-    assert "Traceback" not in process.stderr
+    process = run_command("run", "--seed", seed, "--frames", FRAMES, "--out", out, "--strict")
 
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary) >= SUMMARY

@@ -174,7 +174,10 @@ def test_an_unknown_name_is_no_attribute():
 @pytest.mark.slow
 def test_a_clone_may_have_any_name(tmp_path):
     """``git clone`` names the folder ``xas-agent``, which is no Python name."""
-    clone, tests = tmp_path / "xas-agent", ("conftest.py", "forked.py", "agent/types/test_robust.py")
+    clone, tests = (
+        tmp_path / "xas-agent",
+        ("conftest.py", "forked.py", "loaded_python.py", "agent/types/test_robust.py"),
+    )
     for source in [*ROOT.glob("*.py"), ROOT / "pyproject.toml", *(ROOT / "tests" / name for name in tests)]:
         target = clone / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from forked import run_command
 
 from xas_agent.models.card import verify
 from xas_agent.models.datasets.shards import apart_of, read_rows, sets_of, shards_of
@@ -37,7 +37,7 @@ def test_every_row_is_whole_and_its_material_on_one_side(path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_train_small_in_short(tmp_path):
+def test_train_small_in_short(tmp_path, monkeypatch):
     """The commands of ``make train-small`` with a fiftieth of its steps."""
     make = ["make", "-n", "--no-print-directory", "-o", ".venv/.installed", "train-small", f"OUT={tmp_path}"]
     shown = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -47,12 +47,8 @@ def test_train_small_in_short(tmp_path):
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     assert train[1] == "fe-small"
     train[1] = str(tmp_path / "short.yaml")
-    said = [
-        subprocess.run(
-            [sys.executable, "-m", "xas_agent", *line], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        for line in (train, evaluate)
-    ]
+    monkeypatch.chdir(ROOT)
+    said = [run_command(*line) for line in (train, evaluate)]
     assert said[0].stdout.strip() == f"{tmp_path}/fe-small"
     metrics = verify(tmp_path / "fe-small").metrics
     table = re.findall(r"^ *(\w+) +(-?\d\.\d+) +(-?\d\.\d+) +([+-]\d\.\d+) +(\d+) ", said[1].stdout, re.M)

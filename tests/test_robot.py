@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from deadline import wait_until
-from forked import run_command
+from forked import command, run_command
 from lossy import lossy_proxy
 
 from xas_agent.adapters.robot import RobotControl, RobotSettings
@@ -22,7 +22,6 @@ from xas_agent.adapters.zmq import ZMQControl, make_secret
 from xas_agent.adapters.zmq.authentication import SECRET_VARIABLE
 from xas_agent.agent.types.protocols import Reply
 
-XA = [sys.executable, "-m", "xas_agent"]
 HEAT = {"target_c": 300.0, "ramp_c_per_min": 1e9}
 DOSE = {"reagent": "LiPF6", "amount": 5.0, "unit": "uL"}
 CONFIG = """
@@ -61,9 +60,9 @@ sys.stdin.read()
 def beamline(tmp_path: Path, *options: Any, robot: str = "") -> Iterator[dict[str, str]]:
     """Run a beamline with a robot; yield its addresses."""
     robot = robot or f"ipc://{tmp_path}/robot"
-    command = [*XA, "sim", "--publish", "zmq://127.0.0.1:0", "--robot", robot, *map(str, options)]
+    line = command("sim", "--publish", "zmq://127.0.0.1:0", "--robot", robot, *options)
     with (tmp_path / "beamline.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -111,8 +110,8 @@ def test_a_killed_agent_brings_the_robot_into_its_safe_state(tmp_path, monkeypat
     options = ["--safe-after", 2, "--wait", 0, "--control-secret", secret]
     with beamline(tmp_path, *options, robot="zmq://127.0.0.1:0") as addresses:
         assert addresses["robot"].startswith("zmq://127.0.0.1:")
-        command = [sys.executable, "-c", SILENT_AGENT, addresses["robot"]]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
+        line = [sys.executable, "-c", SILENT_AGENT, addresses["robot"]]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
             assert agent.stdout is not None
             assert agent.stdout.readline() == "acknowledged\n"
             assert status_of(addresses["robot"]).heater_on
@@ -130,8 +129,8 @@ def test_an_emergency_stop_ends_what_the_robot_does(tmp_path):
     options = ["--samples", 2, "--frames", 400, "--period", 0.2, "--control", f"ipc://{tmp_path}/control"]
     with beamline(tmp_path, *options) as addresses:
         (tmp_path / "mine.yaml").write_text(HEATING.format(**addresses))
-        command = [*XA, "run", "--config", "mine.yaml", "--source", addresses["documents"], "--out", "out"]
-        agent = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        line = command("run", "--config", "mine.yaml", "--source", addresses["documents"], "--out", "out")
+        agent = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         try:
             wait_until(lambda: status_of(addresses["robot"]).state == "busy", 100)
             assert status_of(addresses["robot"]).heater_on
@@ -159,8 +158,8 @@ def test_an_emergency_stop_ends_what_the_robot_does(tmp_path):
     }
 
 
-def person(*command: str) -> str:
-    return run_command(*command).stdout
+def person(*words: str) -> str:
+    return run_command(*words).stdout
 
 
 @pytest.mark.slow
@@ -179,8 +178,8 @@ def test_the_agent_measures_one_sample_after_the_other(tmp_path):
     ]
     with beamline(tmp_path, *options) as addresses:
         (tmp_path / "mine.yaml").write_text(CONFIG.format(**addresses))
-        command = [*XA, "run", "--config", "mine.yaml", "--source", addresses["documents"], "--out", "out"]
-        agent = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        line = command("run", "--config", "mine.yaml", "--source", addresses["documents"], "--out", "out")
+        agent = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         table = tmp_path / "out" / "decisions.csv"
         wait_until(
             lambda: table.exists() and table.read_text().count("another") >= 2 and len(answers(table)) == 6, 100

@@ -2,17 +2,16 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
+from forked import command
 
 from xas_agent.adapters.zmq.keys import make_keys, make_secret
 
 pytestmark = pytest.mark.slow
-XA = [sys.executable, "-m", "xas_agent"]
 CONFIG = """
 model: {{use: [co-k]}}
 rules:
@@ -32,7 +31,7 @@ def watch(tmp_path: Path, of_beamline: list[Any], of_agent: list[Any]) -> tuple[
     with (
         (tmp_path / "beamline.log").open("w") as log,
         subprocess.Popen(
-            [*XA, "sim", *sim, *map(str, of_beamline)], stdout=subprocess.PIPE, stderr=log, text=True
+            command("sim", *sim, *of_beamline), stdout=subprocess.PIPE, stderr=log, text=True
         ) as beamline,
     ):
         try:
@@ -41,7 +40,7 @@ def watch(tmp_path: Path, of_beamline: list[Any], of_agent: list[Any]) -> tuple[
             forge(addresses["control"])
             (tmp_path / "mine.yaml").write_text(CONFIG.format(**addresses))
             run = ["--config", tmp_path / "mine.yaml", "--source", addresses["documents"], "--out", tmp_path / "out"]
-            agent = subprocess.Popen([*XA, "run", *map(str, [*run, *of_agent])], stderr=subprocess.PIPE, text=True)
+            agent = subprocess.Popen(command("run", *run, *of_agent), stderr=subprocess.PIPE, text=True)
             beamline.wait(100)
             agent.terminate()
             said = agent.communicate(timeout=60)[1]

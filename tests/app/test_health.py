@@ -4,7 +4,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 from damaged_documents import cobalt_points
 from deadline import wait_until
-from forked import run_command
+from forked import command, run_command
 from full_disk import full_disk
 from made_runs import Made
 from prometheus_client.parser import text_string_to_metric_families
@@ -227,7 +226,7 @@ def test_options_complete_the_group_of_the_config(
 
 @pytest.mark.slow
 def test_a_session_is_ready_while_it_answers_frames(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "xas_agent", "run", "--out", str(tmp_path / "out"), "--health", "127.0.0.1:0"]
+    line = command("run", "--out", tmp_path / "out", "--health", "127.0.0.1:0")
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr

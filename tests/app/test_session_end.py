@@ -19,7 +19,7 @@ import typer
 from bluesky import RunEngine
 from bluesky.plans import count
 from deadline import wait_until
-from forked import run_command
+from forked import command, run_command
 
 import xas_agent.app.agent as agent_module
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
@@ -43,9 +43,9 @@ def _heed_hangups() -> None:
 
 
 @contextmanager
-def watching(out: Path) -> "Iterator[subprocess.Popen[str]]":
+def watching(out: Path, *begin: str) -> "Iterator[subprocess.Popen[str]]":
     """The embedded beamline and its agent, once frames are in the table."""
-    line = [sys.executable, "-m", "xas_agent", "run", "--frames", "1000", "--out", str(out)]
+    line = [*begin, "run", "--frames", "1000", "--out", str(out)]
     with subprocess.Popen(
         line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=_heed_hangups
     ) as process:
@@ -63,7 +63,7 @@ def lines(path: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("signals", [[signal.SIGHUP], [signal.SIGTERM]])
 def test_a_signal_leaves_whole_files(signals: list[int], tmp_path: Path):
-    with watching(tmp_path / "out") as process:
+    with watching(tmp_path / "out", *command()) as process:
         for number in signals:
             process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
@@ -79,10 +79,12 @@ def test_a_signal_leaves_whole_files(signals: list[int], tmp_path: Path):
 @pytest.mark.slow
 def test_after_a_kill_the_folder_is_kept_and_can_be_rebuilt(tmp_path: Path):
     out = tmp_path / "out"
-    with watching(out) as process:
+    with watching(out, sys.executable, "-m", "xas_agent") as process:
         busy = run_command("run", "--frames", 1, "--out", out, code=2).stderr
+        beamline = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
         process.kill()
         process.communicate()
+    os.kill(beamline, signal.SIGKILL)  # nobody else ends it
     assert "in use by another agent" in busy
     before = (out / "documents.jsonl").read_bytes()
     assert "never overwritten" in run_command("run", "--frames", 1, "--out", out, code=2).stderr

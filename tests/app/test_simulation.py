@@ -2,14 +2,13 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-from forked import run_command
+from forked import command, run_command
 
 from xas_agent.adapters.files import FileSource
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSource
@@ -100,17 +99,8 @@ def test_sim_refuses_a_config_without_simulation_and_samples_for_an_experiment_t
 
 @pytest.mark.slow
 def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "xas_agent",
-        "sim",
-        "--config",
-        "stories/robot",
-        "--publish",
-        "zmq://127.0.0.1:0",
-    ]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    line = command("sim", "--config", "stories/robot", "--publish", "zmq://127.0.0.1:0")
+    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert {*json.loads(process.stdout.readline())} == {"control", "robot", "documents"}
@@ -123,8 +113,8 @@ def test_sim_serves_the_robot_of_an_experiment_with_samples(tmp_path):
 def test_sim_records_what_it_publishes(tmp_path):
     """What a subscriber hears is what the file has."""
     record = tmp_path / "recorded.jsonl"
-    line = [sys.executable, "-m", "xas_agent", "sim", "--frames", "2", "--period", "0", "--record", record]
-    process = subprocess.Popen([*line, "--publish", "zmq://127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    line = command("sim", "--frames", 2, "--period", 0, "--record", record, "--publish", "zmq://127.0.0.1:0")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         addresses = json.loads(process.stdout.readline())

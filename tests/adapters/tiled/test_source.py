@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,7 +161,9 @@ def test_the_agents_own_runs_are_passed_over(catalogue: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_reads_a_catalogue_and_writes_to_it(catalogue: Any, tmp_path: Path) -> None:
+def test_the_command_reads_a_catalogue_and_writes_to_it(
+    catalogue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, endpoint, folder = catalogue
     recording = shapes.haven_step(folder)
     write(client, recording.documents)
@@ -172,12 +171,8 @@ def test_the_command_reads_a_catalogue_and_writes_to_it(catalogue: Any, tmp_path
     config = {"tiled": endpoint.model_dump(), "publish": {"tiled": endpoint.uri}, "preset": "haven", "model": model}
     config["assets"] = {"roots": [str(folder)]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "xas_agent", "run", "--config", str(tmp_path / "mine.yaml")]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=100,
-        env={**os.environ, "TILED_API_KEY": KEY},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("TILED_API_KEY", KEY)
+    run_command("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["frames"], summary["frames_set_aside"]) == (1, {})
     from tiled.queries import Key

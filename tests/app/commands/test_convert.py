@@ -4,20 +4,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from deadline import wait_until
+from forked import command
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 E = np.linspace(7650.0, 7850.0, 201)
 MU = 0.3 + 1 / (1 + np.exp(-(E - 7712.0) / 1.5)) + 0.1 * np.exp(-(((E - 7725.0) / 4) ** 2))
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "xas_agent", *map(str, args)]
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from forked import run_command
+from forked import command, run_command
 from made_scans import ENERGY, ODD, columns, documents, saved
 
 from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink
@@ -211,7 +210,7 @@ def test_nothing_that_arrives_is_a_failure():
 def test_ctrl_c_shows_what_was_seen():
     docs = documents(columns(), plan_name="xafs")[:-1]
     with publishing(docs) as address:
-        line = [sys.executable, "-m", "xas_agent", "inspect", address, "--runs", "5"]
+        line = command("inspect", address, "--runs", 5)
         with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             _skip_until(process.stderr.readline, f"{len(docs)} documents")

@@ -1,12 +1,10 @@
 """The report of ``xas-agent evaluate`` from a small model, by the command and in this process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import run_command
 from logs import capture_logs
 
 from xas_agent.agent.types.errors import InputError
@@ -54,10 +52,9 @@ def model(feff, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_path):
     (tmp_path / "small.yaml").write_text(SMALL)
-    command = [sys.executable, "-m", "xas_agent", "evaluate", str(model), "--data", str(feff), "--jobs", "2"]
-    command += ["--config", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "report")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    words = ["evaluate", model, "--data", feff, "--jobs", 2, "--config", tmp_path / "small.yaml"]
+    words += ["--out", tmp_path / "report"]
+    done = run_command(*words)
     page = tmp_path / "report" / "report.html"
     assert done.stdout.strip() == str(page)
     said = page.read_text(encoding="utf-8")
@@ -68,8 +65,7 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(model, feff, tmp_p
     assert {"spt-against-best", "cost", "experts", "ablations", "noise-loss"} <= tables
     assert "benchmark: 8 of 8" in done.stderr
 
-    again = subprocess.run([*command, "--only", "benchmark"], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    again = run_command(*words, "--only", "benchmark")
     assert "benchmark: 8 of 8, kept from before" in again.stderr
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forked import run_command
+from forked import command, run_command
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.ask import exchange
@@ -141,7 +141,7 @@ def test_a_folder_for_the_socket_that_cannot_be_made(tmp_path, monkeypatch):
 
 
 def test_the_command_says_how_scripts_find_it_and_ends_with_a_signal(tmp_path):
-    line = [sys.executable, "-m", "xas_agent", "serve", "--model", "co-k", "--socket", str(tmp_path / "s")]
+    line = command("serve", "--model", "co-k", "--socket", tmp_path / "s")
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == f"export XAS_AGENT_SOCKET={tmp_path / 's'}\n"

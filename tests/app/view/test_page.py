@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import pytest
 from browser import DESKTOP, PHONE, Dashboard, Looked, chromium, looking, needs_chromium
 from deadline import wait_until
+from forked import command
 from playwright.sync_api import Browser, Page, Route, expect
 from shown_session import Written
 from watched import Watched, WhiteLine
@@ -283,7 +283,7 @@ control: {{enabled: true, allow: [stop], authority: confirm}}
 def running(tmp_path: Path, own_sockets: None) -> Iterator["subprocess.Popen[str]"]:
     """The embedded beamline and its agent, whose rule waits for a person; its folder is ``out``."""
     (tmp_path / "confirm.yaml").write_text(CONFIRM)
-    line = [sys.executable, "-m", "xas_agent", "run", "--config", "confirm.yaml", "--out", "out"]
+    line = command("run", "--config", "confirm.yaml", "--out", "out")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     with (
         (tmp_path / "log").open("w") as log,
