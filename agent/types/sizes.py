@@ -8,8 +8,10 @@ import numpy as np
 _VALUE_BYTES = 64
 """Size of a value besides its content, bytes."""
 _LARGEST = 2**30
-"""Size beyond which a document is not measured further: more than a queue holds. This also ends at one
-that contains itself."""
+"""Size beyond which a document is not measured further: more than a queue holds."""
+_MOST_PARTS = 2**18
+"""Number of its parts, without numbers and texts, beyond which it counts as that large: one that contains itself has
+no end."""
 _NUMBERS = {float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_}
 _TEXT = {str}
 
@@ -25,7 +27,9 @@ def size_of(value: Any) -> int:
     if type(value) is dict and _NUMBERS.issuperset(map(type, value.values())):
         return _VALUE_BYTES + 2 * _VALUE_BYTES * len(value) + _length_of(value)
     total, left = _VALUE_BYTES, [value]
-    while left and total < _LARGEST:
+    for _ in range(_MOST_PARTS):
+        if not left or total >= _LARGEST:
+            return total
         item = left.pop()
         if type(item) is dict or isinstance(item, Mapping):
             if not item:
@@ -50,7 +54,7 @@ def size_of(value: Any) -> int:
             else:
                 total += _VALUE_BYTES * len(item)
                 left += [part for part in item if type(part) not in _NUMBERS]
-    return total
+    return _LARGEST
 
 
 def _length_of(keys: Iterable[Any]) -> int:
