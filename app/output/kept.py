@@ -14,7 +14,7 @@ from ...agent.types import get_logger
 
 _log = get_logger()
 
-BACKLOG_MB = 8
+BACKLOG_MB = 64
 """Size of the documents that wait for space on the disk, MB."""
 _BLOCK_BYTES = 65_536
 _RETRY_S = 1.0
@@ -82,6 +82,8 @@ class DocumentFile:
         self._lock = threading.Lock()
         self.dropped = 0
         """Number of documents given up, since too many waited."""
+        self._told = 0
+        """Number of them that the log has told."""
 
     @property
     def lost(self) -> int:
@@ -131,12 +133,22 @@ class DocumentFile:
             self._alarm.failed(self._sink.path.name, error)
         else:
             self._alarm.written(self._sink.path.name)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Log how many documents were given up since the last time."""
+        if given_up := self.dropped - self._told:
+            detail = f"more than {BACKLOG_MB} MB waited for space on the disk; subscribers received them"
+            _log.error("documents not in the file", file=str(self._sink.path), given_up=given_up, detail=detail)
+            self._told = self.dropped
 
     def _drop(self) -> None:
         """Drop the older half of the waiting Events, or of all documents if none is an Event."""
         events = sum(name == "event" for name, _ in self._waiting)
         drop = ((events or len(self._waiting)) + 1) // 2  # half, so that this is rarely needed
         self.dropped += drop
+        if not self._told:  # at once; of the others, the number once the disk has space
+            self._tell()
         kept: deque[tuple[str, bytes]] = deque()
         for name, record in self._waiting:
             if drop and (name == "event" or not events):

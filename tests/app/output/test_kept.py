@@ -11,8 +11,9 @@ import pytest
 from full_disk import full_disk
 
 from xas_agent.adapters.files import AppendedFile, FileSource
+from xas_agent.app.output import kept
 from xas_agent.app.output.csv_table import MAX_WAITING, CsvTable
-from xas_agent.app.output.kept import BACKLOG_MB, Alarm, DocumentFile, replace_file
+from xas_agent.app.output.kept import Alarm, DocumentFile, replace_file
 
 
 def start(uid: str) -> tuple[str, dict[str, Any]]:
@@ -90,10 +91,13 @@ def test_after_a_short_lack_of_space_nothing_is_missing(tmp_path: Path, caplog: 
     assert alarms(caplog) == ["output not written", "output written again"]
 
 
-def test_of_a_long_lack_of_space_the_loss_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_of_a_long_lack_of_space_the_loss_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     caplog.set_level(logging.INFO, "xas_agent")
+    monkeypatch.setattr(kept, "BACKLOG_MB", 8)
     file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
-    count, size = 50, BACKLOG_MB * 1_000_000 // 20
+    count, size = 50, kept.BACKLOG_MB * 1_000_000 // 20
     with full_disk(0):
         file(*start("a"))
         for number in range(count):
@@ -104,7 +108,9 @@ def test_of_a_long_lack_of_space_the_loss_is_counted(tmp_path: Path, caplog: pyt
     assert written[0] == "a"
     assert written[-1] == "z"
     assert 0 < file.lost == count + 2 - len(written)
-    assert alarms(caplog) == ["output not written", "output written again"]
+    told = "documents not in the file"
+    assert alarms(caplog) == ["output not written", told, "output written again", told]
+    assert sum(record.__dict__["context"].get("given_up", 0) for record in caplog.records) == file.lost
 
 
 def test_what_waits_at_the_end_is_lost(tmp_path: Path):
