@@ -9,9 +9,8 @@ _VALUE_BYTES = 64
 """Size of a value besides its content, bytes."""
 _LARGEST = 2**30
 """Size beyond which a document is not measured further: more than a queue holds."""
-_MOST_PARTS = 2**18
-"""Number of its parts, without numbers and texts, beyond which it counts as that large: one that contains itself has
-no end."""
+_MANY_PARTS = 4096
+"""Number of its lists, mappings and arrays beyond which each is counted once: one that contains itself has no end."""
 _NUMBERS = {float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_}
 _TEXT = {str}
 
@@ -26,11 +25,18 @@ def size_of(value: Any) -> int:
     """
     if type(value) is dict and _NUMBERS.issuperset(map(type, value.values())):
         return _VALUE_BYTES + 2 * _VALUE_BYTES * len(value) + _length_of(value)
-    total, left = _VALUE_BYTES, [value]
-    for _ in range(_MOST_PARTS):
-        if not left or total >= _LARGEST:
-            return total
+    total, left, parts = _VALUE_BYTES, [value], 0
+    counted: set[int] | None = None
+    while left and total < _LARGEST:
         item = left.pop()
+        parts += 1
+        if parts == _MANY_PARTS:
+            total, left, counted = _VALUE_BYTES, [value], set()
+            continue
+        if counted is not None:
+            if id(item) in counted:
+                continue
+            counted.add(id(item))
         if type(item) is dict or isinstance(item, Mapping):
             if not item:
                 continue
@@ -54,7 +60,7 @@ def size_of(value: Any) -> int:
             else:
                 total += _VALUE_BYTES * len(item)
                 left += [part for part in item if type(part) not in _NUMBERS]
-    return _LARGEST
+    return total
 
 
 def _length_of(keys: Iterable[Any]) -> int:
