@@ -172,6 +172,7 @@ class OutputFolder:
         self._ended = threading.Event()
         self._hurried: Callable[[], bool] = lambda: False
         self._cut_off: set[str] = set()
+        self._journal_gone = False
         self._drawn = 0
         """Number of frames at the last picture."""
         self.dashboard = ""
@@ -298,6 +299,7 @@ class OutputFolder:
                     return
                 self.documents.flush()
                 self._tables.write()
+            self._check_journal()
             self._log_file.retry()
             self._write_summary()
             frames, now = self.recorder.frames, time.monotonic()
@@ -310,6 +312,16 @@ class OutputFolder:
             if now - given_back > _GIVE_BACK_S:
                 give_back_memory()
                 given_back = now
+
+    def _check_journal(self) -> None:
+        """Report once that somebody has removed the journal, which SQLite does not notice."""
+        journal = self.journal
+        if journal is None or self._journal_gone or journal.path.exists():
+            return
+        self._journal_gone = True
+        journal.unkept += 1  # nothing is acknowledged to a broker any more
+        detail = "the session goes on, but not after a kill: end it, and begin another one with a new --out"
+        _log.error("journal was removed", file=str(journal.path), detail=detail)
 
     def _write_summary(self) -> None:
         text = json.dumps(self._summary(), indent=2) + "\n"

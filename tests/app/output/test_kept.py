@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,50 @@ def test_after_a_short_lack_of_space_nothing_is_missing(tmp_path: Path, caplog: 
         *(f"e{k}" for k in range(100)),
     ]
     assert alarms(caplog) == ["output not written", "output written again"]
+
+
+def test_a_file_that_is_removed_is_written_again_as_it_was(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "out" / "documents.jsonl"
+    file, table = (
+        DocumentFile(path, Alarm(tmp_path)),
+        CsvTable(tmp_path / "out" / "t.csv", lambda: ["a"], Alarm(tmp_path)),
+    )
+    for number in range(3):
+        file(*event(number))
+        table.append({"a": number})
+        table.write()
+        shutil.rmtree(tmp_path / "out")
+        file(*event(10 + number))  # before it is noticed
+        file.flush()
+        table.write()
+    os.replace(path.with_name("t.csv"), tmp_path / "t.csv")  # as a person who looks for space
+    path.unlink()
+    path.with_name("new").write_text("another one\n")
+    os.replace(path.with_name("new"), path)
+    file.flush()
+    file(*event(3))
+    file.close()
+    table.write()
+    table.close()
+    assert [doc["uid"] for _, doc in FileSource(path)] == ["e0", "e10", "e1", "e11", "e2", "e12", "e3"]
+    assert path.with_name("documents.jsonl.other").read_text() == "another one\n"
+    assert path.with_name("t.csv").read_text().split() == ["a", "0", "1", "2"]
+    assert (file.lost, table.lost) == (0, 0)
+    assert alarms(caplog) == ["file was removed, and is written again"] * 4
+
+
+def test_documents_in_a_file_that_is_gone_are_lost(tmp_path: Path):
+    file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
+    file(*start("a"))
+    (tmp_path / "documents.jsonl").unlink()
+    with full_disk(0):
+        file.flush()
+        file(*event(1))
+        assert file.lost == 2
+    file.flush()
+    file.close()
+    assert file.lost == 0
+    assert [doc["uid"] for _, doc in FileSource(tmp_path / "documents.jsonl")] == ["a", "e1"]
 
 
 def test_of_a_long_lack_of_space_the_loss_is_counted(
