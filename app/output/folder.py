@@ -371,7 +371,7 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
         raise InputError(f"{folder}: found no {JOURNAL}, expected the --out of an earlier session of run")
     journal = Journal(folder / JOURNAL, fsync=fsync)
     other = [name for name, value in identity.items() if journal.meta.get(name, value) != value]
-    if other and not (resume and "source" not in other):
+    if other and not journal.unused and not (resume and "source" not in other):
         journal.close()
         hint = "" if "source" in other else ", or go on with --resume in a new run of the agent"
         raise InputError(
@@ -380,7 +380,7 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
         )
     if other:
         journal.forget_memory()
-    if exists:
+    if not journal.unused:
         _log.info("going on", folder=str(folder), **{f"other_{name}": True for name in other})
     journal.name(identity)
     return journal
