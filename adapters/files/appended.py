@@ -67,12 +67,32 @@ class AppendedFile:
         Raises
         ------
         OSError
-            It cannot be written again; what is written is then in no file of this name.
+            It has no name any more, and cannot be written again.
         """
-        with suppress(FileNotFoundError):
-            if os.path.samestat(self.path.stat(), os.fstat(self._file.fileno())):
+        # By the number of its names: the numbers of files, which tell one from another, change on some network disks.
+        has_name = os.fstat(self._file.fileno()).st_nlink > 0
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            return False
+        else:
+            if has_name:
                 return False
             os.replace(self.path, self.path.with_name(f"{self.path.name}.other"))
+        try:
+            self._copy_back()
+        except OSError:
+            if has_name:  # it was moved, and is written on there
+                return False
+            raise
+        return True
+
+    def _copy_back(self) -> None:
+        """Write what the open file contains to a new one at the path, and go on there."""
+        if self._torn:
+            self._cut()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}.new")
         new.unlink(missing_ok=True)
@@ -88,7 +108,6 @@ class AppendedFile:
             raise
         self._file.close()
         self._file, self._size, self._torn = copy._file, copy._size, False
-        return True
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -122,6 +122,19 @@ def test_a_file_that_is_removed_is_written_again_as_it_was(tmp_path: Path, caplo
     assert alarms(caplog) == ["file was removed, and is written again"] * 4
 
 
+def test_a_file_that_is_moved_is_written_on_where_no_other_one_can_be(tmp_path: Path):
+    path = tmp_path / "out" / "documents.jsonl"
+    file = DocumentFile(path, Alarm(tmp_path))
+    file(*start("a"))
+    os.replace(path.parent, tmp_path / "moved")
+    path.parent.write_text("no folder")
+    file.flush()
+    file(*event(1))
+    file.close()
+    assert file.lost == 0
+    assert [doc["uid"] for _, doc in FileSource(tmp_path / "moved" / "documents.jsonl")] == ["a", "e1"]
+
+
 def test_documents_in_a_file_that_is_gone_are_lost(tmp_path: Path):
     file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
     file(*start("a"))
