@@ -106,7 +106,9 @@ class Session:
             self.health.watch(self.agent, self.recorder, self.output)
         if self._is_enough():
             _log.info("the requested number of frames was served before", frames=self.recorder.numbered)
-        self._ending = self._said = False
+        self._said = False
+        self._ending = True
+        """Whether a signal raises nothing: at the beginning, until the ``with`` block is entered, and at the end."""
         self._answered_at: float | None = None
         """``time.monotonic()`` at which the newest frame was answered; None before the first one of this process."""
         self._connected: Callable[[], bool] = lambda: True
@@ -125,6 +127,7 @@ class Session:
         self._operator.start()
         keep_what_exists()
         self.agent.start()
+        self._ending = self.interrupted  # a signal that came meanwhile ends the block as soon as it waits
         return self
 
     def __exit__(

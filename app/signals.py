@@ -25,8 +25,22 @@ class StartUp:
     """
 
     def __init__(self) -> None:
-        self._signalled = self._over = False
+        self._signalled = self._over = self._held = False
         replace_handlers(self._end)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a signal raise SystemExit only after the block.
+
+        While torch is imported, it calls Python from C++, where an exception may abort the process.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._signalled:
+            raise SystemExit(0)
 
     def over(self) -> None:
         """Begin the session; raise SystemExit again if a signal came, since a finaliser or a callback drops it."""
@@ -38,7 +52,8 @@ class StartUp:
         if not self._signalled and not self._over:
             os.write(2, ENDED_EARLY.encode())  # printing may be what the signal interrupts
         self._signalled = True
-        raise SystemExit(0)
+        if not self._held:
+            raise SystemExit(0)
 
 
 def replace_handlers(handler: Any) -> dict[int, Any]:

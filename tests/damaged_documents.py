@@ -34,12 +34,18 @@ def _nested(depth: int) -> list[Any]:
     return inner
 
 
+def _in_itself() -> list[Any]:
+    inner: list[Any] = ["a", {}]
+    inner[1]["again"] = inner
+    return inner
+
+
 JUNK: tuple[Any, ...] = (
     None, True, 0, -1, 2**63, 10**400, float("nan"), float("inf"), 1e308, 3 + 4j, "", "x" * 100_000, "energy", "8333",
     "\ud800", b"\xff", [], {}, (), set(), object(), [None], ["a", 1], {"": {}}, {1: 2}, {None: None}, _nested(3000),
-    np.int64(7), np.float16(1), np.float32("nan"), np.bool_(True), np.array(3), np.array([]), np.array(["x"]),
-    np.zeros((2, 0)), np.zeros((3, 4, 5)), np.array([None, 1], object), np.ma.masked, np.datetime64("NaT"),
-    np.array([1j]), np.ma.masked_array([1.0, 2.0], [True, False]), np.zeros(3, "V8"),
+    _in_itself(), np.int64(7), np.float16(1), np.float32("nan"), np.bool_(True), np.array(3), np.array([]),
+    np.array(["x"]), np.zeros((2, 0)), np.zeros((3, 4, 5)), np.array([None, 1], object), np.ma.masked,
+    np.datetime64("NaT"), np.array([1j]), np.ma.masked_array([1.0, 2.0], [True, False]), np.zeros(3, "V8"),
     datetime.datetime(2020, 1, 1), datetime.timedelta(1), range(3), Exception, uuid.UUID(int=1), slice(1),
 )  # fmt: skip
 NAMES = ("start", "descriptor", "event", "event_page", "bulk_events", "stop", "resource", "datum", "datum_page",
@@ -102,7 +108,7 @@ def damage(docs: list[Document], rng: random.Random) -> list[Any]:
         kind = rng.randrange(10)
         if kind < 4 and places:
             holder, key = rng.choice(places)
-            holder[key] = rng.choice(JUNK)
+            holder[key] = _copied(rng.choice(JUNK))  # a further damage must not change it
         elif kind == 4 and places:
             holder, key = rng.choice(places)
             holder.pop(key)
@@ -113,7 +119,7 @@ def damage(docs: list[Document], rng: random.Random) -> list[Any]:
         elif kind == 7:
             out[i] = (rng.choice(NAMES), doc)
         elif kind == 8:
-            out[i] = (name, rng.choice(JUNK))
+            out[i] = (name, _copied(rng.choice(JUNK)))
         else:
             j = rng.randrange(len(out))
             out[i], out[j] = out[j], out[i]

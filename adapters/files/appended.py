@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+_BLOCK_BYTES = 2**20
+
 
 class AppendedFile:
     """Appends each record completely and at once, or not at all.
@@ -28,7 +30,7 @@ class AppendedFile:
     def __init__(self, path: Path, *, replace: bool = False, fsync: bool = False) -> None:
         self.path = path
         self._fsync = fsync
-        self._file = path.open("wb" if replace else "ab", buffering=0)
+        self._file = path.open("w+b" if replace else "a+b", buffering=0)
         self._size = self._file.seek(0, 2)
         self._torn = False
 
@@ -56,6 +58,56 @@ class AppendedFile:
                 self._cut()
             raise
         self._size += len(record)
+
+    def restore(self) -> bool:
+        """Write the file again if it was removed, or its folder; return whether it was.
+
+        If another file has taken its place, that one is kept beside it, with the suffix ``.other``.
+
+        Raises
+        ------
+        OSError
+            It has no name any more, and cannot be written again.
+        """
+        # By the number of its names: the numbers of files, which tell one from another, change on some network disks.
+        has_name = os.fstat(self._file.fileno()).st_nlink > 0
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            return False
+        else:
+            if has_name:
+                return False
+            os.replace(self.path, self.path.with_name(f"{self.path.name}.other"))
+        try:
+            self._copy_back()
+        except OSError:
+            if has_name:  # it was moved, and is written on there
+                return False
+            raise
+        return True
+
+    def _copy_back(self) -> None:
+        """Write what the open file contains to a new one at the path, and go on there."""
+        if self._torn:
+            self._cut()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_name(f".{self.path.name}.new")
+        new.unlink(missing_ok=True)
+        copy = AppendedFile(new, fsync=self._fsync)
+        try:
+            self._file.seek(0)
+            while block := self._file.read(_BLOCK_BYTES):
+                copy.write(block)
+            os.replace(new, self.path)
+        except BaseException:
+            copy.close()
+            new.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file, self._size, self._torn = copy._file, copy._size, False
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -205,6 +205,10 @@ class FileSink:
         """Append a record of :meth:`encode`; errors are those of calling the sink."""
         self._file.write(record)
 
+    def restore(self) -> bool:
+        """Write the file again if it was removed, as :meth:`AppendedFile.restore`."""
+        return self._file.restore()
+
     def close(self) -> None:
         self._file.close()
 

@@ -107,7 +107,7 @@ def check_names(rules: Sequence[Rule]) -> None:
     """Raise ValueError if two rules have one name, or if a rule leads to a stage that no rule has."""
     names = Counter(rule.name for rule in rules)
     if repeated := [name for name, times in names.items() if times > 1]:
-        raise ValueError(f"two rules are named {repeated[0]!r}")
+        raise ValueError(f"found two rules named {repeated[0]!r}, expected a name for each")
     stages = [rule.stage for rule in rules if rule.stage is not None]
     for rule in rules:
         if rule.go_to is not None and rule.go_to not in (*stages, END):

@@ -1,5 +1,6 @@
 """The agent's runs: which of them a result or a note on a watched run belongs to."""
 
+import reprlib
 from collections import deque
 from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from typing import Any
@@ -218,4 +219,9 @@ def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
         run.close("abort", "the watched run never stopped", watched=False)
         return
     stopped = as_number(stop.get("time"), texts=True)
-    run.close(str(stop.get("exit_status", "fail")), str(stop.get("reason", "")), stopped)
+    run.close(_text(stop.get("exit_status", "fail")), _text(stop.get("reason", "")), stopped)
+
+
+def _text(value: Any) -> str:
+    """Return a text as it is, and anything else in a few words, however deep it is nested."""
+    return value if isinstance(value, str) else reprlib.repr(value)

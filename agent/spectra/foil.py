@@ -9,7 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
-from ..types import MAD_TO_SD, Array, Flag, Settings, medians, theil_sen_slopes
+from ..types import MAD_TO_SD, Array, Flag, Settings, get_logger, medians, theil_sen_slopes
+
+_log = get_logger()
 
 FOIL_READING_SD_EV = 0.02
 """Smallest standard deviation of E0 read from one foil scan, eV: the scatter of repeated scans."""
@@ -124,6 +126,9 @@ class FoilTrack:
         sd_ev : standard deviation of that shift, eV
         """
         if self._is_over(time, has_foil=not math.isnan(shift_ev)):
+            if math.isnan(shift_ev):
+                message = "no foil for longer than alignment.foil.forget_s: the configured energy shift is used"
+                _log.warning(message, forget_s=self._settings.forget_s, detail="estimates may step: measure the foil")
             self._trend.clear()
             self._off_trend.clear()
             self._line = None

@@ -10,7 +10,9 @@ def unpack_events(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
     columns = page["uid"], page["time"], page["seq_num"]
     lengths = {len(column) for column in (*columns, *data.values())}
     if len(lengths) != 1:
-        raise ValueError(f"columns of different lengths {sorted(lengths)}")
+        named = {"uid": columns[0], "time": columns[1], "seq_num": columns[2], **data}
+        counts = ", ".join(f"{name} {len(column)}" for name, column in named.items())
+        raise ValueError(f"columns of different lengths: {counts}")
     for i, (uid, time, seq_num) in enumerate(zip(*columns, strict=True)):
         yield {
             "descriptor": page["descriptor"],

@@ -1,5 +1,6 @@
 """Turns the start, descriptors and Events of one run into frames."""
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -169,7 +170,7 @@ class RunAssembler:
             _log.warning(
                 "num_points is no whole number: a scan that ends early is not noticed by it",
                 run=info.uid,
-                num_points=str(planned)[:40],
+                num_points=reprlib.repr(planned).strip("'"),  # however deep it is nested
                 **info.scan.named(),
             )
         if info.sample_uid is not None:
@@ -436,7 +437,7 @@ class RunAssembler:
         stop = self.stop or {}
         lost = any(number and self._settings.reads(name) for name, number in announced_events(stop).items())
         if stop and not lost and element_and_edge(FieldSettings(), self.info.start)[0] is not None:
-            found, status = ", ".join(dict.fromkeys(names)) or "nothing", stop.get("exit_status", "success")
+            found, status = ", ".join(dict.fromkeys(names)) or "nothing", _exit_status(stop)
             detail = f"the run ended ({status}) without a stream of spectra; found {found}"
             yield self._frames.set_aside(self.info.uid, document_time(stop), Reason.TOO_FEW_POINTS, detail)
 
@@ -548,8 +549,13 @@ def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | N
     plan = f", {planned} planned" if planned else ""
     if run.stop is None:
         return Refusal(Reason.RUN_NEVER_STOPPED, plan)
-    status = run.stop.get("exit_status", "success")
+    status = _exit_status(run.stop)
     if status != "success" or (measured is not None and measured < planned):
         why = read_text(run.stop, ["reason"])[:200]
         return Refusal(Reason.SWEEP_CUT_SHORT, f"{plan}; exit status {status}" + (f": {why}" if why else ""))
     return None
+
+
+def _exit_status(stop: Doc) -> str:
+    """Return the exit status of a RunStop in words, whatever its value is."""
+    return read_text(stop, ["exit_status"]) or ("unknown" if "exit_status" in stop else "success")

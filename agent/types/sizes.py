@@ -8,8 +8,9 @@ import numpy as np
 _VALUE_BYTES = 64
 """Size of a value besides its content, bytes."""
 _LARGEST = 2**30
-"""Size beyond which a document is not measured further: more than a queue holds. This also ends at one
-that contains itself."""
+"""Size beyond which a document is not measured further: more than a queue holds."""
+_MANY_PARTS = 4096
+"""Number of its lists, mappings and arrays beyond which each is counted once: one that contains itself has no end."""
 _NUMBERS = {float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_}
 _TEXT = {str}
 
@@ -24,9 +25,18 @@ def size_of(value: Any) -> int:
     """
     if type(value) is dict and _NUMBERS.issuperset(map(type, value.values())):
         return _VALUE_BYTES + 2 * _VALUE_BYTES * len(value) + _length_of(value)
-    total, left = _VALUE_BYTES, [value]
+    total, left, parts = _VALUE_BYTES, [value], 0
+    counted: set[int] | None = None
     while left and total < _LARGEST:
         item = left.pop()
+        parts += 1
+        if parts == _MANY_PARTS:
+            total, left, counted = _VALUE_BYTES, [value], set()
+            continue
+        if counted is not None:
+            if id(item) in counted:
+                continue
+            counted.add(id(item))
         if type(item) is dict or isinstance(item, Mapping):
             if not item:
                 continue

@@ -152,7 +152,8 @@ def run(
             if isinstance(documents, SharedSource):
                 resources.callback(documents.release)
             documents.connect()  # before the models load, so that no document is lost meanwhile
-        set_up_torch(settings.model.threads, settings.serving.precision, settings.model.engine)
+        with start_up.held():
+            set_up_torch(settings.model.threads, settings.serving.precision, settings.model.engine)
         with dashboard_of(output, dashboard, no_dashboard):
             if documents is None:
                 assert output is not None

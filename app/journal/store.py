@@ -275,6 +275,11 @@ class Journal:
         """Number of the agent's documents, of all processes; a page counts as its Events."""
         return self._next - 1
 
+    @property
+    def unused(self) -> bool:
+        """Whether no document was accepted or published with it, as where a session ended before it began."""
+        return not (self.resumed or self._over or self.published)
+
     def past(self) -> Past:
         """Return what was done for the runs that are not over."""
         return read_past(self._documents, self._file)

@@ -76,6 +76,8 @@ class CsvTable:
 
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         header = self._columns()
+        if self._file is not None:
+            self._file.restore()
         if self._file is None or header != self._header:
             replace_file(self.path, lambda new: self._copy(new, header))
             self.close()

@@ -172,6 +172,7 @@ class OutputFolder:
         self._ended = threading.Event()
         self._hurried: Callable[[], bool] = lambda: False
         self._cut_off: set[str] = set()
+        self._journal_gone = False
         self._drawn = 0
         """Number of frames at the last picture."""
         self.dashboard = ""
@@ -298,6 +299,7 @@ class OutputFolder:
                     return
                 self.documents.flush()
                 self._tables.write()
+            self._check_journal()
             self._log_file.retry()
             self._write_summary()
             frames, now = self.recorder.frames, time.monotonic()
@@ -310,6 +312,16 @@ class OutputFolder:
             if now - given_back > _GIVE_BACK_S:
                 give_back_memory()
                 given_back = now
+
+    def _check_journal(self) -> None:
+        """Report once that somebody has removed the journal, which SQLite does not notice."""
+        journal = self.journal
+        if journal is None or self._journal_gone or journal.path.exists():
+            return
+        self._journal_gone = True
+        journal.unkept += 1  # nothing is acknowledged to a broker any more
+        detail = "the session goes on, but not after a kill: end it, and begin another one with a new --out"
+        _log.error("journal was removed", file=str(journal.path), detail=detail)
 
     def _write_summary(self) -> None:
         text = json.dumps(self._summary(), indent=2) + "\n"
@@ -359,7 +371,7 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
         raise InputError(f"{folder}: found no {JOURNAL}, expected the --out of an earlier session of run")
     journal = Journal(folder / JOURNAL, fsync=fsync)
     other = [name for name, value in identity.items() if journal.meta.get(name, value) != value]
-    if other and not (resume and "source" not in other):
+    if other and not journal.unused and not (resume and "source" not in other):
         journal.close()
         hint = "" if "source" in other else ", or go on with --resume in a new run of the agent"
         raise InputError(
@@ -368,7 +380,7 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
         )
     if other:
         journal.forget_memory()
-    if exists:
+    if not journal.unused:
         _log.info("going on", folder=str(folder), **{f"other_{name}": True for name in other})
     journal.name(identity)
     return journal

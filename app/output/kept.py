@@ -14,7 +14,7 @@ from ...agent.types import get_logger
 
 _log = get_logger()
 
-BACKLOG_MB = 8
+BACKLOG_MB = 64
 """Size of the documents that wait for space on the disk, MB."""
 _BLOCK_BYTES = 65_536
 _RETRY_S = 1.0
@@ -41,7 +41,8 @@ class Alarm:
             first = not self._broken
             self._broken.add(name)
         if first:
-            detail = f"found {error.strerror or error}, expected a writable disk; make space, and writing goes on"
+            found = error.strerror or error
+            detail = f"found {found}, expected a writable folder with space; mend it, and writing goes on"
             _log.error("output not written", folder=str(self._folder), file=name, detail=detail)
 
     def written(self, name: str) -> None:
@@ -78,15 +79,18 @@ class DocumentFile:
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._waiting_bytes = 0
         self._tried_at = 0.0
-        self._closed = False
+        self._closed = self._gone = False
+        self._written = 0
         self._lock = threading.Lock()
         self.dropped = 0
         """Number of documents given up, since too many waited."""
+        self._told = 0
+        """Number of them that the log has told."""
 
     @property
     def lost(self) -> int:
         """Number of documents that are not in the file."""
-        return self.dropped + len(self._waiting)
+        return self.dropped + len(self._waiting) + (self._written if self._gone else 0)
 
     @property
     def waiting(self) -> bool:
@@ -107,10 +111,10 @@ class DocumentFile:
                 self._drop()
 
     def flush(self) -> None:
-        """Try to write what waits."""
+        """Try to write what waits, and the whole file if somebody has removed it."""
         with self._lock:
-            if self._waiting:
-                self._write()
+            self._gone = True  # as far as is known
+            self._write()
 
     def close(self) -> None:
         """Write what waits, if possible, and close the file; later documents are only counted."""
@@ -124,19 +128,33 @@ class DocumentFile:
             return
         self._tried_at = time.monotonic()
         try:
+            if self._gone and self._sink.restore():
+                _log.error("file was removed, and is written again", file=str(self._sink.path))
+            self._gone = False
             while self._waiting:
                 self._sink.write(self._waiting[0][1])
                 self._waiting_bytes -= len(self._waiting.popleft()[1])
+                self._written += 1
         except OSError as error:
             self._alarm.failed(self._sink.path.name, error)
         else:
             self._alarm.written(self._sink.path.name)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Log how many documents were given up since the last time."""
+        if given_up := self.dropped - self._told:
+            detail = f"more than {BACKLOG_MB} MB waited for space on the disk; subscribers received them"
+            _log.error("documents not in the file", file=str(self._sink.path), given_up=given_up, detail=detail)
+            self._told = self.dropped
 
     def _drop(self) -> None:
         """Drop the older half of the waiting Events, or of all documents if none is an Event."""
         events = sum(name == "event" for name, _ in self._waiting)
         drop = ((events or len(self._waiting)) + 1) // 2  # half, so that this is rarely needed
         self.dropped += drop
+        if not self._told:  # at once; of the others, the number once the disk has space
+            self._tell()
         kept: deque[tuple[str, bytes]] = deque()
         for name, record in self._waiting:
             if drop and (name == "event" or not events):

@@ -272,7 +272,10 @@ def test_what_fails_on_one_document_costs_it_alone(place: str, data: st.DataObje
         assert answered == sound
         return
     costs = PLACES[place][3]
-    if costs == RUN or (kinds[k] == "points" and place in ("stage", "assembler")):  # the frame of a lost point
+    if kinds[k] == "points" and place in ("stage", "assembler"):  # a frame lacks a point, as if it was lost
+        runs[k] = [(name, doc) for name, doc in runs[k] if doc.get("seq_num") != bad[1]]
+        sound, _ = served(runs, rules, [])
+    elif costs == RUN:
         assert answered[uid].items() <= sound[uid].items()
         sound[uid] = answered[uid]
     elif costs == FRAME:

@@ -258,6 +258,28 @@ def test_a_run_that_is_aborted():
     assert piped.named("stop")[0]["exit_status"] == "abort"
 
 
+def _deep() -> list[Any]:
+    """Lists in lists, of which Python has no text."""
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize("junk", [_deep(), 3, None, np.zeros(2)], ids=["deep", "number", "none", "array"])
+def test_a_run_whose_status_is_no_text_is_ended(junk: Any):
+    whole, cut = Watched("Co", 0.2).stop(), Made(num_points=1000).sweep().stop()
+    for made in (whole, cut):
+        made.docs[-1][1].update(exit_status=junk, reason=junk)
+    piped = Piped().feed(whole.docs, cut.docs)
+    piped.check()
+    assert {(stop["exit_status"], stop["reason"][:23]) for stop in piped.named("stop")} == {
+        ("fail", "the watched run ended w")
+    }
+    assert piped.asides() == {"sweep cut short": 1}
+    assert piped.pipeline.lost == 0
+
+
 def test_a_run_that_never_stops_is_closed_with_the_pipeline():
     piped = Piped()
     piped.feed(Watched("Co", 0.1).docs)

@@ -86,7 +86,7 @@ NOT_FINITE = [
             {"rules": [{**RULE, "trigger": {"kind": "cusp"}}]},
             r"key rules\.0\.trigger \(rule 'r'\): .*'threshold', 'band'",
         ),
-        ({"rules": [RULE, RULE]}, r"two rules are named 'r'"),
+        ({"rules": [RULE, RULE]}, r"key rules: found two rules named 'r', expected"),
         (
             {"rules": [{**RULE, "stage": "end"}]},
             r"key rules\.0\.stage \(rule 'r'\): found 'end', expected another name: in the stage end no rule",

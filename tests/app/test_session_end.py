@@ -142,6 +142,22 @@ def test_a_signal_ends_a_session_even_if_its_exception_is_lost():
     assert (session.interrupted, session.hurried.is_set()) == (True, False)
 
 
+def test_a_signal_that_comes_as_a_session_begins_ends_it_as_any_other(monkeypatch: pytest.MonkeyPatch):
+    session = Session(load_config(CO), None)
+    start = session.display.start
+
+    def signalled() -> None:
+        start()
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(session.display, "start", signalled)
+    with session:
+        session.watch(Silent())
+    assert session.interrupted
+    assert not session.hurried.is_set()
+    assert session.agent.ended(0)
+
+
 @pytest.mark.parametrize("until", [lambda: False, lambda: True], ids=["while it runs", "at its end"])
 def test_a_network_that_cannot_be_loaded_ends_a_session_with_an_error(until: Callable[[], bool], tmp_path: Path):
     shutil.copytree(cards.find("co-k"), tmp_path / "mine")

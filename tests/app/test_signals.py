@@ -37,6 +37,20 @@ def test_a_signal_whose_exception_is_dropped_ends_the_start_nevertheless():
         start_up.over()
 
 
+def test_a_signal_waits_for_what_must_not_be_interrupted(capfd: pytest.CaptureFixture[str]):
+    start_up, steps = StartUp(), list[str]()
+
+    def imports() -> None:
+        with start_up.held():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("goes on")
+
+    with pytest.raises(SystemExit) as ended:
+        imports()
+    assert (ended.value.code, steps) == (0, ["goes on"])
+    assert capfd.readouterr().err == ENDED_EARLY
+
+
 def test_after_the_start_nothing_is_said_of_it(capfd: pytest.CaptureFixture[str]):
     StartUp().over()
     with pytest.raises(SystemExit):

@@ -152,8 +152,8 @@ class AllWatch(CombinedWatch):
 
     @property
     def reason(self) -> str:
-        """The reasons of all conditions."""
-        return " and ".join(watch.reason for watch in self.watches)
+        """The reasons of all conditions that could be judged: while one fails, others may not have begun."""
+        return " and ".join(watch.reason for watch in self.watches if watch.judged)
 
 
 class AnyWatch(CombinedWatch):

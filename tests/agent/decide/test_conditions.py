@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -571,7 +571,11 @@ happenings = st.lists(
 )
 
 
+NOT_BOTH = {"kind": "not", "of": {"kind": "all", "of": [OS_ABOVE, LEAVES[5]]}}
+
+
 @given(trees, happenings, st.integers(0, 40))
+@example(NOT_BOTH, [("frame", 0.0, 2.0, 0.0)], 0)
 @settings(max_examples=150, deadline=None)
 def test_any_condition_goes_on_after_a_restart_as_without_one(trigger, happened, cut):
     """A restart at any point changes no later decision, and no series makes a rule fail."""
@@ -595,6 +599,11 @@ def test_any_condition_goes_on_after_a_restart_as_without_one(trigger, happened,
         assert all(0 <= confidence <= 1 and "nan" not in reason for _, confidence, reason in made)
         if happened[n][0] == "frame" and not any(h[0] == "note" for h in happened[:cut]):
             assert told(other, n) == made
+
+
+def test_a_reason_leaves_out_what_is_not_known_yet():
+    (decision,) = rules(NOT_BOTH)(frame(0), estimate(2.0, half=0.2))
+    assert decision.reason == "not (OS 2 (1.8…2.2) above 3.5 for 0 frames)"
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ class TestSettings:
 
     def test_two_rules_of_one_name(self):
         rule = Rule(name="stop", trigger=Threshold(quantity="OS", above=3.5))
-        with pytest.raises(ValueError, match="two rules are named 'stop'"):
+        with pytest.raises(ValueError, match="found two rules named 'stop', expected"):
             Rules([rule, rule])
 
 

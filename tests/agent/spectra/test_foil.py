@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import capture_logs
 from pydantic import ValidationError
 from scipy.stats import theilslopes
 
@@ -84,6 +85,18 @@ def test_a_pause_longer_than_the_frames_before_carries_no_drift_on(together: boo
     assert all(calibration.flag is None for calibration in found)
     assert [c.shift_ev for c in found[40:45]] == pytest.approx(shifts[40:45], abs=0.07)
     assert max(c.sd_ev for c in found[40:]) < 0.05
+
+
+def test_a_foil_that_is_not_measured_any_more_is_told_once() -> None:
+    """The energies then step to the configured shift, and with them the estimates."""
+    track, nothing = FoilTrack(FoilSettings()), float("nan")
+    for k in range(10):
+        track.follow(MINUTE * k, 0.4)
+    with capture_logs() as logs:
+        held = [track.follow(MINUTE * k, nothing) for k in range(10, 90)]
+    assert [c.flag for c in held] == [Flag.FOIL_HELD] * 60 + [None] * 20
+    assert [line["log_level"] for line in logs] == ["warning"]
+    assert "forget_s" in logs[0]["event"]
 
 
 def test_long_pause_restarts_the_course() -> None:

@@ -239,7 +239,7 @@ def test_pages_are_unpacked() -> None:
     (aside,) = entries(paged[:3])[2:]
     assert isinstance(aside, SetAside)
     assert (aside.reason, aside.uid) == (Reason.MALFORMED_DOCUMENT, "")
-    assert "different lengths" in aside.detail
+    assert aside.detail.endswith("different lengths: uid 4, time 4, seq_num 3, energy 4")
 
 
 def test_properties_of_a_run_are_decided_once() -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from full_disk import full_disk
 
 from xas_agent.adapters.files import AppendedFile, FileSource
+from xas_agent.app.output import kept
 from xas_agent.app.output.csv_table import MAX_WAITING, CsvTable
-from xas_agent.app.output.kept import BACKLOG_MB, Alarm, DocumentFile, replace_file
+from xas_agent.app.output.kept import Alarm, DocumentFile, replace_file
 
 
 def start(uid: str) -> tuple[str, dict[str, Any]]:
@@ -90,10 +92,70 @@ def test_after_a_short_lack_of_space_nothing_is_missing(tmp_path: Path, caplog: 
     assert alarms(caplog) == ["output not written", "output written again"]
 
 
-def test_of_a_long_lack_of_space_the_loss_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.INFO, "xas_agent")
+def test_a_file_that_is_removed_is_written_again_as_it_was(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "out" / "documents.jsonl"
+    file, table = (
+        DocumentFile(path, Alarm(tmp_path)),
+        CsvTable(tmp_path / "out" / "t.csv", lambda: ["a"], Alarm(tmp_path)),
+    )
+    for number in range(3):
+        file(*event(number))
+        table.append({"a": number})
+        table.write()
+        shutil.rmtree(tmp_path / "out")
+        file(*event(10 + number))  # before it is noticed
+        file.flush()
+        table.write()
+    os.replace(path.with_name("t.csv"), tmp_path / "t.csv")  # as a person who looks for space
+    path.unlink()
+    path.with_name("new").write_text("another one\n")
+    os.replace(path.with_name("new"), path)
+    file.flush()
+    file(*event(3))
+    file.close()
+    table.write()
+    table.close()
+    assert [doc["uid"] for _, doc in FileSource(path)] == ["e0", "e10", "e1", "e11", "e2", "e12", "e3"]
+    assert path.with_name("documents.jsonl.other").read_text() == "another one\n"
+    assert path.with_name("t.csv").read_text().split() == ["a", "0", "1", "2"]
+    assert (file.lost, table.lost) == (0, 0)
+    assert alarms(caplog) == ["file was removed, and is written again"] * 4
+
+
+def test_a_file_that_is_moved_is_written_on_where_no_other_one_can_be(tmp_path: Path):
+    path = tmp_path / "out" / "documents.jsonl"
+    file = DocumentFile(path, Alarm(tmp_path))
+    file(*start("a"))
+    os.replace(path.parent, tmp_path / "moved")
+    path.parent.write_text("no folder")
+    file.flush()
+    file(*event(1))
+    file.close()
+    assert file.lost == 0
+    assert [doc["uid"] for _, doc in FileSource(tmp_path / "moved" / "documents.jsonl")] == ["a", "e1"]
+
+
+def test_documents_in_a_file_that_is_gone_are_lost(tmp_path: Path):
     file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
-    count, size = 50, BACKLOG_MB * 1_000_000 // 20
+    file(*start("a"))
+    (tmp_path / "documents.jsonl").unlink()
+    with full_disk(0):
+        file.flush()
+        file(*event(1))
+        assert file.lost == 2
+    file.flush()
+    file.close()
+    assert file.lost == 0
+    assert [doc["uid"] for _, doc in FileSource(tmp_path / "documents.jsonl")] == ["a", "e1"]
+
+
+def test_of_a_long_lack_of_space_the_loss_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    caplog.set_level(logging.INFO, "xas_agent")
+    monkeypatch.setattr(kept, "BACKLOG_MB", 8)
+    file = DocumentFile(tmp_path / "documents.jsonl", Alarm(tmp_path))
+    count, size = 50, kept.BACKLOG_MB * 1_000_000 // 20
     with full_disk(0):
         file(*start("a"))
         for number in range(count):
@@ -104,7 +166,9 @@ def test_of_a_long_lack_of_space_the_loss_is_counted(tmp_path: Path, caplog: pyt
     assert written[0] == "a"
     assert written[-1] == "z"
     assert 0 < file.lost == count + 2 - len(written)
-    assert alarms(caplog) == ["output not written", "output written again"]
+    told = "documents not in the file"
+    assert alarms(caplog) == ["output not written", told, "output written again", told]
+    assert sum(record.__dict__["context"].get("given_up", 0) for record in caplog.records) == file.lost
 
 
 def test_what_waits_at_the_end_is_lost(tmp_path: Path):
