@@ -359,7 +359,8 @@ def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resum
     if resume and not exists:
         raise InputError(f"{folder}: found no {JOURNAL}, expected the --out of an earlier session of run")
     journal = Journal(folder / JOURNAL, fsync=fsync)
-    other = [name for name, value in identity.items() if journal.meta.get(name, value) != value]
+    began = journal.resumed or journal.published  # a source that never answered leaves nothing to go on with
+    other = [name for name, value in identity.items() if began and journal.meta.get(name, value) != value]
     if other and not (resume and "source" not in other):
         journal.close()
         hint = "" if "source" in other else ", or go on with --resume in a new run of the agent"
