@@ -16,7 +16,7 @@ from ..adapters.files import FileSource
 from ..adapters.robot import RobotSettings
 from ..adapters.zmq import ZMQControl, ZMQEndpoint, ZMQSource
 from ..agent.decide import OPERATOR
-from ..agent.types import Reply
+from ..agent.types import Reply, get_logger
 from ..sim_beamline.sample import Answers, Course
 from ..sim_beamline.settings import BeamlineSettings
 from .children import command_of, environment
@@ -27,6 +27,8 @@ from .output.folder import TRUTH, OutputFolder
 from .output.recorder import Recorder
 from .output.truth import Truth
 from .session import SETTLE_S, Session
+
+_log = get_logger()
 
 SIMULATION = "simulation.json"
 """What the beamline simulates, beside the truth file: a config for ``xas-agent sim``."""
@@ -215,6 +217,7 @@ class Comparison:
 
     @cached_property
     def _opened(self) -> Truth:
+        _log.info("measuring the open loop, to compare")  # it takes seconds, on a busy machine a minute
         return open_loop(self.simulation)
 
 

@@ -49,7 +49,6 @@ class FileSource:
         self.malformed = 0
         self.position: dict[str, Any] = {}
         """Byte after the latest document, as ``offset``."""
-        self._format = _format(self.path)
         self._closed = False
         if self.path.is_dir():
             raise DocumentFileError(f"{self.path}: found a folder, {_EXPECTED}")
@@ -57,6 +56,7 @@ class FileSource:
             size = self.path.stat().st_size
         except OSError as error:
             raise DocumentFileError(f"{self.path}: {error.strerror}, {_EXPECTED}") from error
+        self._format = _format(self.path)
         if size == 0:
             raise DocumentFileError(f"{self.path}: found an empty file, {_EXPECTED}")
         self._size = size

@@ -106,6 +106,9 @@ The names that occur only in files come from XDI's dictionary, SSRL's data colle
 """
 
 
+_XDI = {"itrans": "it", "irefer": "iref", "ifluor": "fluorescence"}
+
+
 class AmbiguousFieldError(Exception):
     """Several data keys match a role equally well."""
 
@@ -125,7 +128,7 @@ class UnknownRoleError(ValueError):
 
 
 def role_of(word: str) -> str:
-    """Return the role that a user's word names.
+    """Return the role that a user's word names, in any case; XDI's names of the detectors are known too.
 
     Raises
     ------
@@ -134,11 +137,12 @@ def role_of(word: str) -> str:
 
     Examples
     --------
-    >>> role_of("if"), role_of("iref")
-    ('fluorescence', 'iref')
+    >>> role_of("if"), role_of("Iref"), role_of("itrans")
+    ('fluorescence', 'iref', 'it')
     """
+    lower = word.lower()
     for role, synonyms in SYNONYMS.items():
-        if word == role or word in synonyms.spellings:
+        if lower in (role, *synonyms.spellings) or _XDI.get(lower) == role:
             return role
     raise UnknownRoleError(word)
 

@@ -120,7 +120,8 @@ def mapping_of(content: bytes, source: str) -> dict[str, Any]:
     try:
         found = yaml.load(content.decode("utf-8"), Loader=_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{source}: not YAML: {' '.join(str(e).split())}") from None
+        said = " ".join(str(e).split()).replace('in "<unicode string>", line', "in line")
+        raise ConfigError(f"{source}: not YAML: {said}") from None
     if found is not None and not isinstance(found, dict):
         raise ConfigError(f"{source}: found {type(found).__name__}, expected a mapping of keys to values")
     return found or {}
@@ -158,9 +159,13 @@ def _explain(error: ValidationError, source: str, model: type[Settings], content
         return f"{source}: unknown key {key}{more}; expected one of {known}"
     if first["type"] == "missing":
         return f"{source}: key {key}: missing{more}"
-    expected = (
-        first["msg"].removeprefix("Value error, ").replace("Input should be a valid tuple", "a list, e.g. [co-k]")
-    )
+    if first["type"] == "union_tag_invalid":
+        chosen = first.get("ctx", {})  # such as the kind of a trigger
+        name = chosen["discriminator"].strip("'")
+        found = f"{name} {chosen['tag']!r:.80}"
+        return f"{source}: key {key}: found {found}, expected one of {chosen['expected_tags']}{more}"
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = expected.replace("a valid tuple", "a list, e.g. [co-k]")
     if not key:  # an error of several keys together; the message names them
         return f"{source}: {expected}{more}"
     if expected.startswith("found "):  # a validator's own message

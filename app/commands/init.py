@@ -12,7 +12,7 @@ import typer
 from .inspect import WIDTH, Looked, look, show_reading, show_samples
 from .options import ConnectTimeoutOption, EdgeOption, ElementOption, PresetOption
 from .run import RECORDINGS
-from .shared import USAGE, broker_of, exit_on_error, fail, is_tiled
+from .shared import USAGE, broker_of, check_folder_of, exit_on_error, fail, is_tiled
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -81,8 +81,7 @@ def init(
     with exit_on_error():
         if out.exists():
             fail(f"--out {out}: found an existing file, expected a new one: it is kept", USAGE)
-        if not out.parent.is_dir():
-            fail(f"--out {out}: found no folder {out.parent}, expected one", USAGE)
+        check_folder_of("--out", out)
         if above is not None and below is not None:
             fail("--above and --below: expected one of them", USAGE)
         source = source if source is not None or not asks else _ask_source()

@@ -1,7 +1,6 @@
 """``xas-agent rules``: rules in words, on a recording, their triggers and their schema."""
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import typer
 
 from .options import ColumnOption, EdgeOption, ElementOption, ModelOption
 from .process import set_up_torch
-from .shared import columns_of, exit_on_error, refuse_unused, settings_of
+from .shared import USAGE, check_folder_of, columns_of, exit_on_error, fail, refuse_unused, settings_of
 
 if TYPE_CHECKING:
     from ...agent.decide import Rule
@@ -64,7 +63,9 @@ def rehearse_rules(
 
     with exit_on_error():
         if figure is not None:
-            _check_that_it_can_be_written(figure)
+            check_folder_of("--figure", figure)
+            if figure.is_dir():
+                fail(f"--figure {figure}: found a folder, expected the name of a PNG file", USAGE)
         if is_answered(recording):
             given = {"out": out, "column": column or None, "model": model, "element": element, "edge": edge}
             refuse_unused("on what an agent has answered", **given)
@@ -159,15 +160,6 @@ def _answered(
     end_like_ctrl_c()
     output = OutputFolder(out) if out else None
     return answer(recording, settings, output, element=element, edge=edge, columns=columns)
-
-
-def _check_that_it_can_be_written(figure: Path) -> None:
-    from ...agent.types import InputError
-
-    if not os.access(figure.parent, os.W_OK):
-        raise InputError(f"--figure {figure}: found no folder {figure.parent} to write in; make it, or name another")
-    if figure.is_dir():
-        raise InputError(f"--figure {figure}: found a folder, expected the name of a PNG file")
 
 
 def _rules_of(rules: "Sequence[Rule]", path: Path) -> "Sequence[Rule]":

@@ -1,5 +1,6 @@
 """Parts of all commands: settings from options, exit codes, error messages and the summary."""
 
+import os
 import re
 import shlex
 import signal
@@ -356,6 +357,14 @@ def say_set_aside(reasons: Sequence[str], spectra: int) -> None:
     if reasons and spectra > 1:
         counts = Counter(reason.partition(":")[0] for reason in reasons)
         typer.echo(f"{len(reasons)} of {spectra} spectra set aside: {_plain(dict(counts))}", err=True)
+
+
+def check_folder_of(option: str, file: Path) -> None:
+    """End the command, before its work, if the folder of a file to be written is not there or is protected."""
+    if not file.parent.is_dir():
+        fail(f"{option} {file}: found no folder {file.parent} to write in; make it, or name another", USAGE)
+    if not os.access(file.parent, os.W_OK):
+        fail(f"{option} {file}: the folder {file.parent.resolve()} may not be written; name another", USAGE)
 
 
 def fail(message: str, code: int) -> NoReturn:

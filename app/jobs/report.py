@@ -180,14 +180,15 @@ def _descriptors(data: SessionData, measured: Sequence[Measured]) -> Section:
     section.texts.append(
         "Repeats of one sample scatter by the standard deviation in the column “repeats”. The 90 % interval holds "
         "all errors, most of which are common to the frames of a series: changes are more certain than levels. A "
-        f"score above {OOD_LIMIT:g} means that the model does not know such spectra."
+        f"score above {OOD_LIMIT:g} means that the model does not know such spectra; the table of the "
+        "descriptors leaves these frames out."
     )
     for number, one in enumerate(measured):
         names = [name for name in units if f"{name}_mean" in one.courses]
         rows = []
         for name in names:
             course, repeats = one.courses[f"{name}_mean"], one.courses.get(f"{name}_sd_frame", Course())
-            interval = f"{_number(one.last_row.get(f'{name}_lo'))}…{_number(one.last_row.get(f'{name}_hi'))}"
+            interval = f"{_number(one.last_known.get(f'{name}_lo'))}…{_number(one.last_known.get(f'{name}_hi'))}"
             change = course.last - course.first
             rows.append(
                 (

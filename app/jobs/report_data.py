@@ -14,7 +14,7 @@ from ...agent.types import InputError
 from ..output.audit import AUDIT
 from ..output.folder import TRUTH
 from ..output.names import DOCUMENTS, SESSION, SUMMARY
-from ..output.recorder import Recorder
+from ..output.recorder import OOD_LIMIT, Recorder
 from ..output.truth import Truth
 from .rebuild import rules_of, truth_of
 
@@ -36,6 +36,10 @@ QUANTITIES = {
     "latency_ms": ("latency", "ms"),
 }
 """Quantities of a frame's alignment and answer, with their names and units."""
+
+
+_ESTIMATED = ("_mean", "_sd_frame")
+"""Ends of the names of what a model estimates."""
 
 
 @dataclass
@@ -83,6 +87,8 @@ class Measured:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Rows of descriptors.csv, evenly over the series."""
     last_row: dict[str, Any] = field(default_factory=dict)
+    last_known: dict[str, Any] = field(default_factory=dict)
+    """Row of the last frame whose spectrum the model knows; empty without one."""
     _every: int = 1
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -98,10 +104,15 @@ class Measured:
         self.scans |= {row["scan_id"]} if row["scan_id"] else set()
         self.files |= {row["file"]} if row["file"] and len(self.files) < 1000 else set()
         self.flags.update(filter(None, row["flags"].split(", ")))
+        score = row.get("ood_score")
+        known = not (isinstance(score, int | float) and score > OOD_LIMIT)
         for key, value in row.items():
             if isinstance(value, int | float) and key not in ("scan_id", "seq_num"):
-                self.courses.setdefault(key, Course()).add(value)
+                course = self.courses.setdefault(key, Course())
+                if known or not key.endswith(_ESTIMATED):  # rules and pictures leave these frames out, too
+                    course.add(value)
         self.last_row = dict(row)
+        self.last_known = self.last_row if known else self.last_known
 
     @property
     def table(self) -> list[dict[str, Any]]:

@@ -278,6 +278,7 @@ class OutputFolder:
             self.documents.close()
             self._tables.close()
         if not hurried():
+            self._write_summary()  # before the picture, which takes seconds: the dashboard shows it meanwhile
             self._draw(niceness=0)
         self._write_summary()  # after all else, since it counts what was not written
         self._log_file.close()

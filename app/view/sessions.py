@@ -133,7 +133,7 @@ class Sessions:
         state = {**_NOTHING, "live": runs, "answers": runs, "latency_ms": history.latency_ms()}
         if status is None:
             ended = _ENDED if history.ended else _KILLED if history.frames else "no session runs in this folder"
-            return {**state, "rules": _judged_last(shown.folder), "message": ended}
+            return {**state, "rules": _judged_last(shown.folder, history.frames), "message": ended}
         names = {"last_document_age_s": "document_age_s", "queue": "waiting_documents", "pending": "pending_ids"}
         known = {name: status[names.get(name, name)] for name in state if names.get(name, name) in status}
         message = status["notification_failure"] if status.get("notifications_failed") else ""
@@ -201,10 +201,15 @@ def _slug(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "session"
 
 
-def _judged_last(folder: Path) -> list[dict[str, Any]]:
-    """Return what the rules of a session judged last, as its summary says; nothing if there is none."""
+def _judged_last(folder: Path, frames: int) -> list[dict[str, Any]]:
+    """Return what the rules of a session judged last, as its summary says; nothing without one of all its frames.
+
+    A session writes its summary every few seconds: that of a killed one, or of one that still draws its picture, may
+    be of an earlier frame.
+    """
     try:
-        return json.loads((folder / SUMMARY).read_text())["rules"]
+        summary = json.loads((folder / SUMMARY).read_text())
+        return summary["rules"] if summary["frames"] == frames else []
     except (OSError, ValueError, LookupError, TypeError):
         return []
 

@@ -169,8 +169,24 @@ def test_an_unknown_key_of_a_trigger_names_its_neighbours():
 
 
 @pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            {"trigger": {"kind": "treshold", "quantity": "OS", "above": 3.5}},
+            r"key rules\.0\.trigger \(rule '.*'\): found kind 'treshold', expected one of 'threshold', 'band'",
+        ),
+        ({"action": "stopp"}, r"key rules\.0\.action \(rule '.*'\): found 'stopp', expected: 'pause', 'resume'"),
+    ],
+)
+def test_a_misspelt_choice_lists_the_choices(rule, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config({"rules": [{**RULE, **rule}]})
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"model: {use: [a]\nrules: 1\n", r"not YAML: while parsing a flow mapping in line 1, column 8 .* in line 2"),
         (b"model: [", "not YAML"),
         (b"- a\n- b\n", "found list, expected a mapping"),
         (b"co-k", "found str, expected a mapping"),

@@ -29,7 +29,7 @@ from .panels import (
     driver_of,
     has_difference,
 )
-from .style import AMBER, COLOURS, DARK, DPI, any_letters, new_figure, plain, short, wrapped
+from .style import AMBER, COLOURS, DARK, DPI, any_letters, listed, new_figure, plain, short, wrapped
 from .trend import draw_decisions, draw_set_aside, draw_trend
 
 MOST_COLUMNS = 8
@@ -194,7 +194,7 @@ def _draw_column(
     _join(timed, column, numbers)
     if rest and alone:
         ends = [f"{WORDS.get(n, n)} {_at_the_end(column, n)} {drawn.descriptors.get(n, '')}".rstrip() for n in rest]
-        said = wrapped(f"not drawn, last: {', '.join(ends)}", 95)
+        said = listed("not drawn, last:", ends, 95)
         timed[-1].set_xlabel(f"{timed[-1].get_xlabel()}\n{said}", fontsize=9)
 
 

@@ -103,7 +103,7 @@ def draw_computed(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule], c
         axes.axhline(bar, color=AMBER, lw=1.3, ls="--")
     if len(bars) > 1:
         axes.axhspan(min(bars), max(bars), color=AMBER, alpha=0.12, lw=0)
-    said = f"bar{'s' if len(bars) > 1 else ''} {' and '.join(f'{bar:g}' for bar in bars)}"
+    said = f"bar{'s' if len(bars) > 1 else ''} {' and '.join(f'{bar:g}' for bar in bars).replace('-', '−')}"
     rule = judged[0].rule
     text = short(f"judged by {short(rule, 30)}: {quantity}, {judged[-1].compared.what}, {said}", characters)
     axes.set_title(text, loc="left", fontsize=8.5, pad=2).set_in_layout(False)

@@ -5,7 +5,7 @@ Okabe and Ito's colours, darkened where they draw lines on white; marks, dashes 
 
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from matplotlib import rc_context
@@ -38,10 +38,13 @@ _FONTS += ("Microsoft YaHei", "Malgun Gothic", "PingFang SC")
 
 @contextmanager
 def any_letters() -> Iterator[None]:
-    """Let names have letters that matplotlib's own font lacks: of another font, if there is one, else as boxes."""
+    """Let names have letters that matplotlib's own font lacks: of another font, if there is one, else as boxes.
+
+    Labels of axes are whole values: 3.7505 is not read as 0.0005 with 3.75 above it.
+    """
     installed = {font.name for font in fontManager.ttflist}
     family = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
-    with warnings.catch_warnings(), rc_context({"font.family": family}):
+    with warnings.catch_warnings(), rc_context({"font.family": family, "axes.formatter.useoffset": False}):
         warnings.filterwarnings("ignore", message="Glyph")
         yield
 
@@ -68,6 +71,19 @@ def wrapped(text: str, characters: int) -> str:
     """Return a text in lines of a number of characters, in which matplotlib finds no formula."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return escaped(textwrap.fill(line, characters))
+
+
+def listed(lead: str, entries: Sequence[str], characters: int) -> str:
+    """Return entries after one another, separated by commas, in lines that break only between them."""
+    lines = [lead]
+    for number, entry in enumerate(entries):
+        comma = "," if number else ""
+        if len(lines[-1]) + len(entry) + 2 > characters and number:
+            lines[-1] += comma
+            lines.append(entry)
+        else:
+            lines[-1] += f"{comma} {entry}"
+    return escaped("\n".join(lines))
 
 
 def plain(axes: Axes) -> None:

@@ -22,7 +22,7 @@ export function showDecisions(session, { open, act, may }) {
   const waiting = session.pending;
   $("waiting").hidden = !waiting.length;
   refill($("waiting-list"), [waiting, may], () => waiting.map((d) => el("li", { class: "waits" },
-    el("div", { class: "grow" }, el("p", {}, el("strong", { class: "what" }, actionText(d)), ` by ${d.rule}`, el("span", { class: "note" }, ` since ${clock(d.time)}`)), el("p", {}, d.reason)),
+    el("div", { class: "grow" }, el("p", {}, el("strong", { class: "what" }, actionText(d)), ` by ${d.rule}`, el("span", { class: "note" }, ` since ${clock(d.time)}${d.status_reason ? `, ${d.status_reason}` : ""}`)), el("p", {}, d.reason)),
     el("div", { class: "buttons" }, decisionButtons(d, { open, act, may })))));
 }
 

@@ -182,6 +182,7 @@ def test_close_ends_the_iteration(tmp_path):
         ("run.h5", b"x", "the suffix '.h5'"),
         ("run", b"x", "the suffix ''"),
         ("run.jsonl", None, "No such file"),
+        ("run", None, "No such file"),
         ("folder.jsonl", ..., "a folder"),
         ("run.jsonl", b"energy,mu\n1,2\n", "found no document"),
         ("run.msgpack", b"energy,mu\n1,2\n", "found no document"),

@@ -17,6 +17,7 @@ def test_names_of_files_are_not_recognised_in_streams(role, name):
 def test_roles_are_recognised_by_name_and_spelling():
     assert {role_of(role) for role in SYNONYMS} == set(SYNONYMS)
     assert (role_of("if"), role_of("ir"), role_of("norm")) == ("fluorescence", "iref", "normalised")
+    assert (role_of("I0"), role_of("itrans"), role_of("irefer")) == ("i0", "it", "iref")
     with pytest.raises(UnknownRoleError, match=r"no role 'angle'; expected one of energy, i0, it, iref \(or ir\)"):
         role_of("angle")
 

@@ -1,13 +1,14 @@
 """Every option that is given acts, or is refused; a session that its source ends says so."""
 
 import json
+import os
 
 import pytest
 import typer
 from full_disk import full_disk
 
 from xas_agent.adapters.files.folder import FolderSource
-from xas_agent.app.commands.shared import _show, conclude
+from xas_agent.app.commands.shared import _show, check_folder_of, conclude
 from xas_agent.app.config import load_config
 from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.session import Session
@@ -33,6 +34,14 @@ def test_an_option_that_would_do_nothing_is_refused(xa, tmp_path, args, said):
     (tmp_path / "mine.yaml").write_text("source: {address: 'zmq://127.0.0.1:9'}\n")
     (tmp_path / "mine.jsonl").touch()
     assert said in xa(*(arg.format(tmp_path) for arg in args), code=2).stderr
+
+
+def test_a_protected_folder_is_told_before_the_work(tmp_path, capsys, monkeypatch):
+    check_folder_of("--out", tmp_path / "agent.yaml")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+    with pytest.raises(typer.Exit):
+        check_folder_of("--out", tmp_path / "agent.yaml")
+    assert f"{tmp_path} may not be written; name another" in capsys.readouterr().err
 
 
 def test_a_source_that_fails_leaves_whole_files_and_an_error(tmp_path, capsys):

@@ -208,6 +208,17 @@ def test_of_many_frames_the_table_has_some_evenly_and_the_last():
     assert (course.count, course.first, course.last, course.lowest) == (10_000, 1e-4, 1.0, 1e-4)
 
 
+def test_estimates_of_unfamiliar_spectra_do_not_count():
+    measured = Measured("s", "s", "Co", "K")
+    for number, (value, score) in enumerate([(3.1, 0.2), (3.2, 0.3), (1.4, 2.5)]):
+        about = {"time": float(number), "seq_num": number, "scan_id": 1, "file": "", "flags": ""}
+        measured.add({**about, "OS_mean": value, "ood_score": score, "e0_ev": 7709.0 + number})
+    course = measured.courses["OS_mean"]
+    assert (course.count, course.last, course.lowest) == (2, 3.2, 3.1)
+    assert measured.last_known["OS_mean"] == 3.2
+    assert measured.courses["e0_ev"].count == measured.courses["ood_score"].count == measured.frames == 3
+
+
 def test_what_is_no_number_does_not_count():
     course = Course()
     for value in (float("nan"), "x", None, 2.0, float("inf"), 4.0):

@@ -76,6 +76,14 @@ def test_the_same_command_goes_on_and_doubles_nothing(begun: tuple[Path, Path, P
     assert json.loads((out / "summary.json").read_text())["frames"] == 5
 
 
+def test_a_session_whose_source_never_answered_may_be_given_otherwise(tmp_path: Path):
+    for timeout, source in ((0.05, "zmq://127.0.0.1:9"), (0.06, "zmq://127.0.0.1:9"), (0.06, "zmq://127.0.0.1:10")):
+        said = run_command(
+            "run", "--source", source, "--connect-timeout", timeout, "--out", tmp_path / "out", code=3
+        ).stderr
+        assert "nothing answered within" in said
+
+
 @pytest.mark.slow
 def test_another_source_or_config_is_refused(begun: tuple[Path, Path, Path], tmp_path: Path):
     _, recording, out = begun

@@ -17,6 +17,7 @@ from xas_agent.app.output.figures import draw_operando, operando_figure, part_of
 from xas_agent.app.output.figures.columns import columns_of
 from xas_agent.app.output.figures.header import lines_of
 from xas_agent.app.output.figures.panels import chosen, draw_driver, draw_score, driver_of
+from xas_agent.app.output.figures.style import any_letters, listed
 from xas_agent.app.output.figures.trend import bars_of, draw_trend, view_of
 from xas_agent.app.output.recorder import OOD_LIMIT, Drawn, DrawnFrame, DrawnNote, named
 
@@ -278,3 +279,19 @@ def test_a_rule_on_the_score_at_its_limit_draws_no_second_line():
         [column] = columns_of(drawn(row(1, "r1"), row(2, "r1")))
         draw_score(axes, column, [rule(quantity="ood_score", below=level)])
         assert sum(len(set(np.asarray(one.get_ydata()))) == 1 and one.get_ls() != "-" for one in axes.lines) == lines
+
+
+def test_lines_break_between_entries():
+    entries = ["coordination (CN) 5.87", "bond spread 0.0152 Å", "$y$"]
+    assert listed("last:", entries, 54) == "last: coordination (CN) 5.87, bond spread 0.0152 Å,\n\\$y\\$"
+    assert listed("last:", ["x" * 80, "y"], 60) == f"last: {'x' * 80},\ny"
+
+
+def test_a_reading_that_hardly_changes_has_whole_numbers_as_labels():
+    shown = drawn(*(row(n, "r1", voltage=3.75 + 1e-4 * n) for n in range(5)))
+    [column] = columns_of(shown)
+    with any_letters():
+        axes = Figure().add_subplot()
+        draw_driver(axes, column, "voltage", shown)
+        axes.figure.draw_without_rendering()
+    assert axes.yaxis.get_offset_text().get_text() == ""

@@ -314,6 +314,7 @@ def test_a_run_is_followed_paused_and_stopped_from_the_page(browser, running, tm
         expect(page.locator("#pill-word")).to_have_text("Live")
         advance(page)
         expect(page.locator("#waiting")).to_contain_text("half charged")
+        expect(page.locator("#waiting")).to_contain_text("s for approval")  # it expires then
         _pause(page)
         _see_the_evidence(page)
         page.locator("[data-command=resume]").click()

@@ -147,6 +147,9 @@ def test_an_ended_session_tells_what_its_rules_judged_last(tmp_path: Path):
     sessions, shown = Sessions([folder]), Shown("night1", folder, History(folder))
     assert sessions.state(shown)["rules"] == []
     rule = {"name": "half", "quantity": "OS", "value": 3.51, "level": 3.5, "distance": -0.01, "unit": "e"}
-    (folder / "summary.json").write_text(json.dumps({"frames": 5, "rules": [rule]}))
-    shown.asked_at = float("-inf")
-    assert sessions.state(shown)["rules"] == [rule]
+    shown.history.update()
+    frames = shown.history.frames
+    for of, rules in ((frames - 1, []), (frames, [rule])):  # a summary of fewer frames was written before the end
+        (folder / "summary.json").write_text(json.dumps({"frames": of, "rules": [rule]}))
+        shown.asked_at = float("-inf")
+        assert sessions.state(shown)["rules"] == rules
