@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from statistics import median
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,7 +26,7 @@ from ..output.judged import decided as judge_again
 from .recording import Recording
 
 _STEP = 0.05
-"""Change of a level, in spans of the quantity over the recording."""
+"""Change of a level, in spans of the quantity over the recording, if that is more than its scatter."""
 _LEVELS = ("above", "below", "low", "high")
 _SIZES = (
     "above_per_hour",
@@ -120,39 +121,46 @@ def _remedy(quantity: str, recording: Recording) -> str:
 def neighbours(rule: Rule, recording: Recording) -> Iterator[tuple[str, Rule]]:
     """Yield the rule with one setting of its trigger changed, and this setting in words.
 
-    Levels change by a twentieth of the span of their quantity over the recording (that of ``unfamiliar`` by a tenth
-    of itself), sizes and counts to half and twice their value, and the least confidence to 0.5, 0.9 and 0.99.
+    Levels change by a twentieth of the span of their quantity over the recording, and at least by its scatter from
+    frame to frame (that of ``unfamiliar`` by a tenth of itself), sizes and counts to half and twice their value, and
+    the least confidence to 0.5, 0.9 and 0.99.
     """
-    spans = {quantity: span_of(quantity, rule, recording) for quantity in quantities_in(rule)}
-    for text, trigger in _neighbours(rule.trigger, spans):
+    steps = {quantity: _step_of(quantity, rule, recording) for quantity in quantities_in(rule)}
+    for text, trigger in _neighbours(rule.trigger, steps):
         yield text, rule.model_copy(update={"trigger": trigger})
 
 
-def span_of(quantity: str, rule: Rule, recording: Recording) -> float:
-    """Return the difference of the largest and the smallest value of a quantity; 0 if it has none."""
-    values = [point.value for point in recording.points(quantity, rule)]
-    return max(values) - min(values) if values else 0.0
+def _step_of(quantity: str, rule: Rule, recording: Recording) -> float:
+    """Return by how much a level of a quantity changes, to one digit; 0 if no frame has it.
+
+    Where nothing happens, a part of the span would be less than the noise, and the rule would look robust.
+    """
+    points = recording.points(quantity, rule, "frame")
+    if not points:
+        return 0.0
+    values = [point.value for point in points]
+    return _rounded(max(_STEP * (max(values) - min(values)), median(point.sigma for point in points)))
 
 
-def _neighbours(trigger: Trigger, spans: Mapping[str, float]) -> Iterator[tuple[str, Trigger]]:
+def _neighbours(trigger: Trigger, steps: Mapping[str, float]) -> Iterator[tuple[str, Trigger]]:
     parts = getattr(trigger, "of", None)
     if parts is None or isinstance(parts, str):
-        yield from _changed(trigger, spans)
+        yield from _changed(trigger, steps)
         return
     several = parts if isinstance(parts, tuple) else (parts,)
     for k, part in enumerate(several):
         name = getattr(part, "quantity", part.kind)
-        for text, other in _neighbours(part, spans):
+        for text, other in _neighbours(part, steps):
             of = (*several[:k], other, *several[k + 1 :]) if isinstance(parts, tuple) else other
             yield f"{name}: {text}", trigger.model_copy(update={"of": of})
 
 
-def _changed(trigger: Trigger, spans: Mapping[str, float]) -> Iterator[tuple[str, Trigger]]:
+def _changed(trigger: Trigger, steps: Mapping[str, float]) -> Iterator[tuple[str, Trigger]]:
     values = trigger.model_dump()
     if isinstance(trigger, Unfamiliar):  # its bar has a scale of its own
         step = 2 * _STEP * trigger.above
     else:
-        step = _rounded(_STEP * spans[trigger.quantity]) if isinstance(trigger, QuantityTrigger) else 0.0
+        step = steps[trigger.quantity] if isinstance(trigger, QuantityTrigger) else 0.0
     for name, value in values.items():
         for other in _others(name, value, step):
             try:

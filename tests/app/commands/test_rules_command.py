@@ -56,16 +56,16 @@ def test_runs_that_name_no_sample_are_pointed_out(rules: Path, tmp_path: Path):
     assert "The 2 runs name no sample, so that each is a series of its own" in said
 
 
-def charge(folder: Path, began: float = 0.0, unset: int | None = None) -> None:
+def charge(folder: Path, began: float = 0.0, unset: int | None = None, rise: float = 0.01) -> None:
     """Write the documents of a charge from 3 to 4 e in 101 frames, one a minute, with two frames set aside.
 
-    The time of frame ``unset`` is 0.
+    The time of frame ``unset`` is 0; ``rise`` is the change from frame to frame, e.
     """
     sink = FileSink(folder / "documents.jsonl")
     cell, model = Scan("cell", "cell"), Provenance("co-k", "", "", units={"OS": "e"})
     run = AgentRun({"uid": "watched", "time": began}, model, sink, scan=cell)
     for n in range(101):
-        value = 3.004 + 0.01 * n
+        value = 3.004 + rise * n
         time = 0.0 if n == unset else began + 60.0 * n
         frame = Frame(f"f{n}", "watched", n + 1, time, np.arange(3.0), np.arange(3.0), scan=cell)
         frame = replace(frame, element="Co", edge="K", readings={"voltage": 3.5})
@@ -86,6 +86,12 @@ def test_rehearsal_says_when_and_why_and_what_neighbours_do(rules: Path, recordi
     [later] = [line for line in said.splitlines() if line.startswith("above 3.55")]
     assert later.split() == ["above", "3.55", "1", "frame", "56", "(55.00", "min)", "0.51", "+5.00", "min"]
     assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_where_nothing_happens_a_level_changes_by_the_scatter_of_a_frame(rules: Path, tmp_path: Path):
+    charge(tmp_path, rise=0.0)
+    said = invoked("test", str(rules), str(tmp_path / "documents.jsonl"))
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("above 3")] == ["3.49", "3.51"]
 
 
 @pytest.mark.parametrize(("name", "said"), [("none/seen.png", "found no folder"), ("", "found a folder")])
