@@ -168,7 +168,8 @@ def test_a_forbidden_action_is_refused_and_audited(attended: Attended, tmp_path:
     attended.measure(1.0, 2.0)
     wait_until(lambda: attended.statuses == ["proposed", "rejected"])
     assert attended.beamline.done == []
-    wait_until(lambda: "not among the allowed actions" in (tmp_path / "audit.jsonl").read_text())
+    audit = tmp_path / "audit.jsonl"
+    wait_until(lambda: audit.is_file() and "not among the allowed actions" in audit.read_text())
 
 
 @with_control(authority="act", allow=["pause"], rule="pause")
