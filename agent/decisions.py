@@ -20,7 +20,7 @@ class Decisions:
     rules : rules that take a decision back which was never sent
     requests : sends decisions
     runs : runs of the agent, in which decisions are published
-    commit : reports the progress, so that a restart keeps what a person is told
+    commit : reports the progress, so that after a restart the answers to a person still hold
     """
 
     def __init__(self, rules: Rules, requests: Requests, runs: AgentRuns, commit: Callable[[], None]) -> None:
@@ -79,7 +79,7 @@ class Decisions:
         """Send a decision that waits for a person; raise KeyError if none of this id does."""
         approved = self._publish_decision(self._requests.approve(id, by))
         self._log_answer("decision approved", approved, by)
-        self._commit()  # the person is told only what a restart keeps
+        self._commit()  # before the person is told, so that a restart keeps it
         return approved
 
     def reject(self, id: str, by: str, why: str = "") -> Decision:

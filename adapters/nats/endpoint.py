@@ -44,7 +44,7 @@ class NATSEndpoint(Settings):
     user: str | None = None
     """Name of the user; the environment variable of ``password_from`` holds the password."""
     password_from: str = "NATS_PASSWORD"
-    """Environment variable with the password of ``user``, or with a token if there is none."""
+    """Environment variable that holds the password of ``user``; without a user it holds a token."""
     ca_file: FilePath | None = None
     """Certificates that a ``tls://`` server may have; unset: those of the system."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
@@ -182,7 +182,7 @@ class Link:
         Raises
         ------
         EndpointUnreachable
-            There is none, or JetStream does not answer.
+            The server has no such stream, or JetStream does not answer.
         """
         import nats.errors
         import nats.js.errors
