@@ -87,15 +87,15 @@ class FrameAssembler:
             out.append(malformed(document.name, document.doc, error, document.run))
         return out
 
-    def reads_points(self, uid: str, descriptor: str) -> bool:
-        """Whether the next Events of a descriptor are points of a step scan, for :meth:`points_in_order`."""
+    def reads_in_order(self, uid: str, descriptor: str) -> bool:
+        """Whether the next Events of a descriptor, if in order, can be read by :meth:`in_order`."""
         run = self._runs.get(uid)
-        return run is not None and run.reads_points(descriptor)
+        return run is not None and run.reads_in_order(descriptor)
 
-    def points_in_order(self, uid: str, documents: Sequence[Received]) -> Iterator[FrameOutcome]:
-        """Process Events of one descriptor, which :meth:`reads_points`, as calls with each would."""
+    def in_order(self, uid: str, documents: Sequence[Received]) -> Iterator[FrameOutcome]:
+        """Process Events of one descriptor, which :meth:`reads_in_order`, as calls with each would."""
         run = self._runs[uid]
-        yield from run.points_in_order(documents)
+        yield from run.in_order(documents, self._formed)
         self.points = run.points or self.points
 
     def positions(self, uid: str) -> dict[str, list[int]] | None:

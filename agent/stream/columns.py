@@ -122,10 +122,16 @@ def announced_events(stop: Mapping[str, Any]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count is not None}
 
 
-def finite_scalars(data: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers of a mapping, including arrays of one number; booleans and texts are left out."""
-    numbers = {str(key): as_number(value) for key, value in data.items()}
-    return {key: number for key, number in numbers.items() if number is not None}
+def finite_scalars(data: Mapping[str, Any], keys: Iterable[str] | None = None) -> dict[str, float]:
+    """Return the finite numbers of a mapping, including arrays of one number; booleans and texts are left out.
+
+    ``keys`` selects some; by default all are read.
+    """
+    found = {}
+    for key in data if keys is None else keys:
+        if (number := as_number(data.get(key))) is not None:
+            found[str(key)] = number
+    return found
 
 
 @np.errstate(over="ignore", invalid="ignore")

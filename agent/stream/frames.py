@@ -40,8 +40,10 @@ class Thinning:
 
     def leaves_out(self) -> bool:
         """Whether the next frame is left out."""
+        if self.every == 1:
+            return False
         self._frames += 1
-        return self.every > 1 and self._frames * _GOLDEN_RATIO % 1.0 >= 1.0 / self.every
+        return self._frames * _GOLDEN_RATIO % 1.0 >= 1.0 / self.every
 
 
 class RunFrames:
@@ -162,6 +164,9 @@ class RunFrames:
         grid : energies, eV, for a stream without energies
         formed : its spectrum, if :meth:`form_together` has formed it
         """
+        if formed is not None:
+            yield self.of_formed(stream, fields, doc, received, formed)
+            return
         data = doc["data"]
         uid, time, min_points = str(doc["uid"]), document_time(doc), self._settings.min_points
         scan = with_file(self.info.scan, data)
@@ -169,11 +174,7 @@ class RunFrames:
             for _ in range(self._sweeps.get(stream, 1)):
                 yield self.set_aside(uid, time, Reason.OVERLOAD, "", scan.file)
             return
-        readings = finite_scalars({key: data[key] for key in fields.readings if key in data})
-        if formed is not None:
-            self._sweeps[stream] = 1
-            yield self._frame(stream, fields, formed, uid, time, received, readings, scan)
-            return
+        readings = finite_scalars(data, fields.readings)
         try:
             columns = strip_padding(read_event_columns(fields, data, grid))
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
@@ -195,6 +196,13 @@ class RunFrames:
                 yield self.set_aside(frame_uid, end, error.reason, error.detail, scan.file)
             else:
                 yield self._frame(stream, fields, measured, frame_uid, end, received, readings, scan)
+
+    def of_formed(self, stream: str, fields: StreamFields, doc: Doc, received: float, formed: SweepSpectrum) -> Frame:
+        """Make the frame of a whole-spectrum Event that :meth:`form_together` has formed."""
+        data = doc["data"]
+        self._sweeps[stream] = 1
+        readings, scan = finite_scalars(data, fields.readings), with_file(self.info.scan, data)
+        return self._frame(stream, fields, formed, str(doc["uid"]), document_time(doc), received, readings, scan)
 
     def set_aside(self, uid: str, time: float, reason: Reason, detail: str, file: str = "") -> SetAside:
         """Return a note in place of the next frame."""

@@ -13,16 +13,27 @@ def unpack_events(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
         named = {"uid": columns[0], "time": columns[1], "seq_num": columns[2], **data}
         counts = ", ".join(f"{name} {len(column)}" for name, column in named.items())
         raise ValueError(f"columns of different lengths: {counts}")
-    for i, (uid, time, seq_num) in enumerate(zip(*columns, strict=True)):
+    rows = (_rows(part, len(columns[0])) for part in (data, stamps, filled))
+    for uid, time, seq_num, values, at, read in zip(*columns, *rows, strict=True):
         yield {
             "descriptor": page["descriptor"],
             "uid": uid,
             "time": time,
             "seq_num": seq_num,
-            "data": {key: column[i] for key, column in data.items()},
-            "timestamps": {key: column[i] for key, column in stamps.items() if i < len(column)},
-            "filled": {key: column[i] for key, column in filled.items() if i < len(column)},
+            "data": values,
+            "timestamps": at,
+            "filled": read,
         }
+
+
+def _rows(columns: dict[str, Any], n: int) -> Iterator[dict[str, Any]]:
+    """Yield the values of each of ``n`` rows, by column; columns may be shorter."""
+    if columns and all(len(column) == n for column in columns.values()):
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
+    else:
+        for i in range(n):
+            yield {key: column[i] for key, column in columns.items() if i < len(column)}
 
 
 def unpack_datums(name: str, doc: dict[str, Any]) -> list[dict[str, Any]]:

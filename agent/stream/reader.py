@@ -11,6 +11,8 @@ from .assembler import FrameAssembler
 from .book import Book
 from .fly import FlyJoiner, FlySettings
 from .notes import MAX_NOTES, RepeatedNotes, join_notes
+from .pages import unpack_events
+from .records import StreamRecord
 from .run import malformed
 
 _log = get_logger()
@@ -20,7 +22,7 @@ Outcome = Frame | SetAside | RunDocument
 
 
 _MOST_TOGETHER = 256
-"""Largest number of Events of a step scan that are read together, so that their reader can be stopped."""
+"""Largest number of Events that are read together, so that their reader can be stopped."""
 
 
 class FrameReader:
@@ -116,37 +118,49 @@ class FrameReader:
     def read(self, documents: Sequence[Received]) -> Iterator[tuple[int, list[Outcome]]]:
         """Process documents; yield the number of those read next, and what a call with each would return of them.
 
-        Whole spectra are formed together. Of a step scan, Events that come in order are read together.
+        Events that come in order are read together.
         """
-        if len(documents) == 1:
-            yield 1, self(documents[0])
-            return
         with self.together(documents):
             k = 0
             while k < len(documents):
-                try:
-                    read = self._points_in_order(documents, k)
-                except Exception as error:  # the document is then read alone, and reported if it cannot be
-                    _log.debug("points not read together", exc_info=error)
-                    read = None
-                yield read or (1, self(documents[k]))
-                k += read[0] if read else 1
+                count, outcomes = self._read_next(documents[k : k + _MOST_TOGETHER])
+                yield count, outcomes
+                k += count
 
-    def _points_in_order(self, documents: Sequence[Received], first: int) -> tuple[int, list[Outcome]] | None:
-        """Read Events of a step scan from the ``first`` document on of which the book and the stages have to do no
-        more than count them; None if this document is no such Event."""
-        doc: Any = documents[first].doc
-        descriptor = doc.get("descriptor") if documents[first].name == "event" and isinstance(doc, dict) else None
+    def _read_next(self, documents: Sequence[Received]) -> tuple[int, list[Outcome]]:
+        """Read the first document, and those of the others that can be read with it."""
+        try:
+            if read := self._page(documents[0]) if documents[0].name == "event_page" else self._in_order(documents):
+                return read
+        except Exception as error:  # the document is then read alone, and reported if it cannot be
+            _log.debug("events not read together", exc_info=error)
+        return 1, self(documents[0])
+
+    def _in_order(self, documents: Sequence[Received]) -> tuple[int, list[Outcome]] | None:
+        """Read those of the first documents that are Events of which the book and the stages have to do no more than
+        count them; None if the first one is no such Event."""
+        stream = self._only_read(documents[0]) if documents[0].name == "event" else None
+        if stream is None or not (count := self._book.count_in_order(stream, documents)):
+            return None
+        return count, [*self._assembler.in_order(stream.run.uid, documents[:count])]
+
+    def _page(self, page: Received) -> tuple[int, list[Outcome]] | None:
+        """Read the Events of an EventPage one after the other; None if others than the book have to know of them."""
+        if self._only_read(page) is None:
+            return None
+        events = [Received("event", event, page.at) for event in unpack_events(page.doc)]
+        return 1, join_notes([outcome for _, outcomes in self.read(events) for outcome in outcomes])
+
+    def _only_read(self, document: Received) -> StreamRecord | None:
+        """Return the stream of Events, or of a page, if the book and the stages have to do no more than count them as
+        long as they are in order; else None."""
+        doc: Any = document.doc
+        descriptor = doc.get("descriptor") if isinstance(doc, dict) else None
         if not isinstance(descriptor, str) or (stream := self._book.has_only_events_to_read(descriptor)) is None:
             return None
         run = stream.run.uid
-        if not self._assembler.reads_points(run, descriptor):
-            return None
-        if not all(stage.passes(run, descriptor) for stage in self._stages):
-            return None
-        documents = documents[first : first + _MOST_TOGETHER]
-        count = self._book.count_in_order(stream, documents)
-        return (count, [*self._assembler.points_in_order(run, documents[:count])]) if count else None
+        passed = self._assembler.reads_in_order(run, descriptor)
+        return stream if passed and all(stage.passes(run, descriptor) for stage in self._stages) else None
 
     def together(self, documents: Sequence[Received]) -> AbstractContextManager[None]:
         """Form the spectra of Events together, before the block reads them one by one."""

@@ -274,25 +274,49 @@ class RunAssembler:
             return
         yield from self._point(stream, fields, doc, received)
 
-    def reads_points(self, descriptor: str) -> bool:
-        """Whether the next Events of a descriptor are points of a step scan whose fields are known and checked."""
+    def reads_in_order(self, descriptor: str) -> bool:
+        """Whether the fields of the next Events of a descriptor are known and checked, and no Event is missing."""
         known = self._descriptors.get(descriptor)
-        if known is None or known.stream is None or known.stream.points is None or known.fields is None:
+        if known is None or known.stream is None or known.fields is None or known.candidates:
             return False
-        return known.stream.order.count > 0 and not known.candidates
+        order = known.stream.order
+        if known.stream.points is not None:
+            return order.count > 0
+        return order.count > 0 and not order.ahead and order.given_up <= known.stream.reported
 
-    def points_in_order(self, documents: Sequence[Received]) -> Iterator[FrameOutcome]:
-        """Process Events of one descriptor, which :meth:`reads_points`, as :meth:`event` would one by one."""
+    def in_order(self, documents: Sequence[Received], formed: Mapping[int, SweepSpectrum]) -> Iterator[FrameOutcome]:
+        """Process Events of one descriptor, which :meth:`reads_in_order`, as :meth:`event` would one by one.
+
+        ``formed`` has the spectra that are formed already, by the ids of the Events.
+        """
         descriptor = self._descriptors[documents[0].doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
         assert stream is not None
         assert fields is not None
         for document in documents:
             try:
-                if found := self._point(stream, fields, document.doc, document.at):
+                if stream.points is not None:
+                    found = self._point(stream, fields, document.doc, document.at)
+                elif (spectrum := formed.get(id(document.doc))) is not None:
+                    found = self._formed_spectrum(stream, fields, document, spectrum)
+                else:
+                    found = list(self.event(document.doc, document.at))
+                if found:
                     yield from join_notes(found)
             except Exception as error:
                 yield malformed(document.name, document.doc, error, self.info)
+
+    def _formed_spectrum(
+        self, stream: SpectrumStream, fields: StreamFields, document: Received, spectrum: SweepSpectrum
+    ) -> list[FrameOutcome]:
+        """Process a whole-spectrum Event whose spectrum is formed."""
+        doc, order, answered = document.doc, stream.order, stream.answered
+        uid = str(doc["uid"])
+        if doc["seq_num"] != order.ready + 1 or uid in answered:
+            return list(self.event(doc, document.at, spectrum))
+        order.accept_next(1)
+        answered[uid] = None
+        return [self._frames.of_formed(stream.name, fields, doc, document.at, spectrum)]
 
     def _point(self, stream: SpectrumStream, fields: StreamFields, doc: Doc, received: float) -> list[FrameOutcome]:
         """Process a point of a step scan."""

@@ -128,7 +128,7 @@ PLACES: dict[str, tuple[object, str, Callable[..., Sequence[tuple[str, int]] | N
     "book on lost events": (Book, "_report_unread_events", run_of, NOTHING),
     "book on a lost start": (Book, "_give_up_start", run_of, NOTHING),
     "assembler": (FrameAssembler, "_read", event_of, FRAME),
-    "points together": (RunAssembler, "points_in_order", points_of, NOTHING),
+    "events in order": (RunAssembler, "in_order", points_of, NOTHING),
     "events together": (RunAssembler, "form_together", points_of, NOTHING),
     "frame measured": (Requests, "measured", number_of, NOTHING),
     "choice of the model": (serve.FrameServer, "_choose", frame_of, FRAME),
