@@ -21,8 +21,8 @@ Outcome = Frame | SetAside | RunDocument
 """A frame, a note on unusable data, or a run's start (before its frames) or stop (after them)."""
 
 
-_MOST_TOGETHER = 256
-"""Largest number of Events that are read together, so that their reader can be stopped."""
+_MOST_TOGETHER = 64
+"""Largest number of Events, other than those of a page, that are read together: the network waits for them."""
 
 
 class FrameReader:
@@ -115,15 +115,15 @@ class FrameReader:
         except Exception as error:  # what the book returns besides comes with the next document
             return [_failed(document, None, error)]
 
-    def read(self, documents: Sequence[Received]) -> Iterator[tuple[int, list[Outcome]]]:
+    def read(self, documents: Sequence[Received], most: int = _MOST_TOGETHER) -> Iterator[tuple[int, list[Outcome]]]:
         """Process documents; yield the number of those read next, and what a call with each would return of them.
 
-        Events that come in order are read together.
+        Events that come in order are read together, at ``most`` so many.
         """
         with self.together(documents):
             k = 0
             while k < len(documents):
-                count, outcomes = self._read_next(documents[k : k + _MOST_TOGETHER])
+                count, outcomes = self._read_next(documents[k : k + most])
                 yield count, outcomes
                 k += count
 
@@ -149,7 +149,7 @@ class FrameReader:
         if self._only_read(page) is None:
             return None
         events = [Received("event", event, page.at) for event in unpack_events(page.doc)]
-        return 1, join_notes([outcome for _, outcomes in self.read(events) for outcome in outcomes])
+        return 1, join_notes([outcome for _, outcomes in self.read(events, len(events)) for outcome in outcomes])
 
     def _only_read(self, document: Received) -> StreamRecord | None:
         """Return the stream of Events, or of a page, if the book and the stages have to do no more than count them as
