@@ -61,7 +61,7 @@ ALONE = (
     "tests/test_benchmarks.py::test_the_device",
     "tests/test_benchmarks.py::test_cost",
 )
-"""Files whose tests share no fixture, so that any worker may take each of them."""
+"""Tests that mostly wait, and share no fixture, so that any worker may take each of them."""
 LONGEST = (
     "tests/app/jobs/test_evaluate.py",
     "tests/test_repository_rows.py",
@@ -111,6 +111,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
     items.sort(key=lambda item: [not item.nodeid.startswith(start) for start in LONGEST])
+    items[:] = alternated(items)
+
+
+def alternated(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Put groups of tests that mostly wait for processes between those that compute, which then have the cores."""
+    groups = [[*group] for _, group in itertools.groupby(items, lambda item: scope_of(item.nodeid))]
+    waiting = [group for group in groups if group[0].nodeid.startswith(ALONE)]
+    computing = [group for group in groups if not group[0].nodeid.startswith(ALONE)]
+    pairs = itertools.zip_longest(waiting, computing, fillvalue=[])
+    return [item for pair in pairs for group in pair for item in group]
+
+
+def scope_of(nodeid: str) -> str:
+    """Name the group of tests that one worker takes."""
+    if nodeid.startswith(ALONE):
+        return nodeid
+    return next((files[0] for files in TOGETHER if nodeid.startswith(files)), nodeid.split("::", 1)[0])
 
 
 def pytest_collection_finish() -> None:
@@ -137,10 +154,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith(ALONE):
-                return nodeid
-            together = (files[0] for files in TOGETHER if nodeid.startswith(files))
-            return next(together, None) or super()._split_scope(nodeid)
+            return scope_of(nodeid)
 
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
