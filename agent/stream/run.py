@@ -2,27 +2,22 @@
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from cachetools import FIFOCache
 
 from ..fields import (
     FOIL_ROLES,
     FieldSettings,
     StreamFields,
     UnreadableStream,
-    describe_missing_fields,
-    element_and_edge,
     energy_candidates,
     find_missing_fields,
     has_i0,
-    read_text,
     resolve,
     with_measured_form,
 )
-from ..types import Array, Reason, Received, Refusal, RunInfo, SetAside, as_count, get_logger, size_of
+from ..types import Array, Reason, Received, RunInfo, SetAside, as_count, get_logger, size_of
 from .columns import (
     announced_events,
     document_time,
@@ -34,86 +29,19 @@ from .columns import (
 )
 from .frames import FrameOutcome, RunFrames, Thinning
 from .guess import guess_energy
+from .missing import MissingData, why_incomplete
 from .notes import RepeatedNotes, join_notes
 from .sequence import MAX_SWEEP_POINTS, PointBuffer, ScanPoint, SequenceNumbers
+from .spectrum_stream import MAX_WAITING_BYTES, MAX_WAITING_SPECTRA, SpectrumStream, StreamDescriptor
 from .sweeps import SweepSpectrum, UnusableError
-from .unread import UnreadStreams, is_of_optimiser
+from .unread import UnreadStreams
 
 Doc = Mapping[str, Any]
 
-MAX_WAITING_SPECTRA = 1000
-"""Number of whole spectra of one stream that wait for their energies."""
-MAX_WAITING_BYTES = 32 * 2**20
-"""Size in memory, bytes, of the Events of one stream that wait for their energies."""
 GAP_NOTE_S = 10.0
 """Shortest time between two notes on missing Events of a stream of whole spectra, s."""
-MAX_ANSWERED = 10_000
-"""Number of Events of one stream whose uids are remembered, so that none is answered twice."""
 
 _log = get_logger()
-
-
-@dataclass(slots=True)
-class SpectrumStream:
-    """A stream of spectra; its descriptors may change within the run, its numbering continues."""
-
-    name: str
-    fields: StreamFields
-    order: SequenceNumbers
-    points: PointBuffer | None
-    """The points of a step scan; None for whole spectra."""
-    keys: tuple[str, ...] = ()
-    """The data keys that a frame uses."""
-    waiting: list[tuple["StreamDescriptor", Doc, float]] = field(default_factory=list)
-    waiting_bytes: int = 0
-    """Size of ``waiting`` in memory, bytes."""
-    answered: FIFOCache[str, None] = field(default_factory=lambda: FIFOCache(MAX_ANSWERED))
-    """The uids of the last whole-spectrum Events that have been read."""
-    read_before: int = 0
-    """Number up to which an earlier process has read the Events."""
-    measured_again: int = 0
-    """Number of Events that repeat the number of another one that was read."""
-    reported: int = 0
-    """Number of missing Events that have been reported."""
-    report_from: float = -np.inf
-    """Arrival time from which further ones are reported, monotonic seconds."""
-
-    def position(self) -> list[int] | None:
-        """Return the number up to which no Event is needed any more, and what else :meth:`restore` needs.
-
-        It is empty if all Events are needed, and None while frames beyond a gap, or none, have come of them.
-        """
-        if self.points is not None:
-            return self.points.state()
-        if self.fields.formula is None:
-            return []
-        return None if self.waiting or self.order.ahead else [self.order.ready, self.order.count, self.reported]
-
-    def restore(self, position: list[int]) -> None:
-        """Go on after the Events of this position."""
-        if self.points is not None:
-            self.points.restore(position)
-        else:
-            ready, count, self.reported = position
-            self.read_before = ready
-            self.order.restore(ready, count)
-
-
-@dataclass(slots=True)
-class StreamDescriptor:
-    """A descriptor with its stream of spectra; ``stream`` is None if its Events hold no part of a spectrum."""
-
-    name: str
-    doc: Doc
-    fields: StreamFields | None = None
-    stream: SpectrumStream | None = None
-    candidates: Mapping[str, StreamFields] = field(default_factory=dict)
-    """The fields for each data key that may be the energy, while the energy is unknown."""
-    unread_bytes: int = 0
-    unread: list[tuple[Doc, float]] = field(default_factory=list)
-    """The Events of a step scan that wait until the energy is known, with their times of arrival."""
-    events: int = 0
-    """Number of Events that no spectrum uses."""
 
 
 class RunAssembler:
@@ -154,8 +82,7 @@ class RunAssembler:
         self._grid: Array | None = None
         self._grids_differ = False
         self._late = RepeatedNotes()
-        self._unreadable = False
-        self._unread = unread
+        self._missing = MissingData(settings, self._frames, unread)
         self.points: tuple[int, int] | None = None
         """Number of points of the step scan in progress, and of the planned ones (0 if unknown)."""
         self.planned = 0
@@ -188,7 +115,7 @@ class RunAssembler:
             self.measures |= self._settings.reads(name) and has_i0(self._settings, keys)
             return
         if isinstance(fields, UnreadableStream):
-            self._unreadable = True
+            self._missing.unreadable = True
             yield SetAside(self.info.uid, doc["uid"], document_time(doc), fields.reason, fields.detail)
         if fields is None or (isinstance(fields, StreamFields) and fields.energy is None and fields.grid is None):
             descriptor.candidates = energy_candidates(self._settings, doc, self.info.start)
@@ -256,7 +183,7 @@ class RunAssembler:
         if stream is None or fields is None:
             descriptor.events += 1
             if descriptor.events == self._settings.min_points:
-                self._warn_of_unread_streams(self._settings.min_points)
+                self._warn_of_unread(self._settings.min_points)
             if self.info.sample_uid and descriptor.name != "baseline":
                 self.parameters |= finite_scalars(doc["data"])
             return
@@ -267,10 +194,10 @@ class RunAssembler:
                 stream.answered[uid] = None
                 yield from self._whole_spectrum(stream, descriptor, doc, received, formed)
             elif not accepted and uid not in stream.answered:
-                self._note_measured_again(stream, seq)
+                self._missing.note_measured_again(stream, seq)
             if stream.order.given_up > stream.reported and received >= stream.report_from:
                 stream.report_from = received + GAP_NOTE_S
-                yield self._gap(stream, stream.order.given_up, document_time(doc))
+                yield self._missing.gap(stream, stream.order.given_up, document_time(doc))
             return
         yield from self._point(stream, fields, doc, received)
 
@@ -356,7 +283,7 @@ class RunAssembler:
         if count.bit_count() == 1 or full:  # 16, 32, 64 …: few attempts in a long scan
             yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
         if full and descriptor.unread:
-            yield self._unknown_energy(descriptor)
+            yield self._missing.unknown_energy(descriptor)
 
     def _decide_energy(self, descriptor: StreamDescriptor, rows: list[Mapping[str, Any]]) -> Iterator[FrameOutcome]:
         """Read a stream by the energy that its values show, if they do."""
@@ -376,26 +303,6 @@ class RunAssembler:
         for doc, received in unread:
             yield from self.event(doc, received)
 
-    def _unknown_energy(self, descriptor: StreamDescriptor) -> SetAside:
-        """Give up a stream of intensities whose energy is unknown."""
-        doc, _ = descriptor.unread[-1]
-        known = next(iter(descriptor.candidates.values()))
-        signals = ", ".join(sorted(known.used - {known.energy}))
-        keys = ", ".join(descriptor.doc["data_keys"])
-        detail = f"stream {descriptor.name}: {signals} came without a known energy; name fields.energy; found {keys}"
-        self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
-        descriptor.candidates, descriptor.unread, self._unreadable = {}, [], True
-        return SetAside(self.info.uid, descriptor.doc["uid"], document_time(doc), Reason.NO_ENERGY, detail[:500])
-
-    def _warn_of_unread_streams(self, min_events: int) -> None:
-        """Log the streams with so many Events of a run of which none is read."""
-        if not self.info.watched or self._unreadable or self._streams:
-            return
-        for descriptor in self._descriptors.values():
-            expected = self._settings.reads(descriptor.name) and not is_of_optimiser(descriptor.doc)
-            if expected and descriptor.events >= min_events and not descriptor.unread:
-                self._unread.report(self.info.uid, descriptor.name, descriptor.doc["data_keys"])
-
     def positions(self) -> dict[str, list[int]] | None:
         """Return how far each stream of spectra is read, and for the stream "" the number of frames.
 
@@ -408,105 +315,57 @@ class RunAssembler:
 
     def finish(self, stop: Doc) -> Iterator[FrameOutcome]:
         """Return the frames that the end of the run completes; ``stop`` is empty if it did not arrive."""
-        self.stop = stop or None
-        for descriptor in self._descriptors.values():
+        self.stop, descriptors = stop or None, self._descriptors.values()
+        for descriptor in descriptors:
             if descriptor.unread:
                 yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
             if descriptor.unread:
-                yield self._unknown_energy(descriptor)
+                yield self._missing.unknown_energy(descriptor)
         # The few Events of a robot's run are not a spectrum.
-        self._warn_of_unread_streams(0 if self.info.sample_uid is None else self._settings.min_points)
-        yield from self._report_missing_fields()
-        yield from self._report_no_streams()
+        self._warn_of_unread(0 if self.info.sample_uid is None else self._settings.min_points)
+        yield from self._missing.of_fields(descriptors, self._streams.values(), stop)
+        yield from self._missing.of_streams(descriptors, stop)
         announced = announced_events(stop)
         for stream in self._streams.values():
             if (again := stream.measured_again) > 1:
                 named = self.info.scan.named()
                 _log.info("events measured again", run=self.info.uid, stream=stream.name, number=again, **named)
-            total = announced.get(stream.name)
-            if stream.points is not None:
-                if stream.points.outdated:
-                    _log.warning(
-                        "repeated points are dated before the first ones and not used: did a clock step back?",
-                        run=self.info.uid,
-                        stream=stream.name,
-                        points=stream.points.outdated,
-                        **self.info.scan.named(),
-                    )
-                sweeps, last = stream.points.finish(total)
-                if last is not None:
-                    cut = _why_incomplete(self, stream, total)
-                    yield from self._frames.of_sweeps(stream.name, stream.fields, [*sweeps, last], cut)
-                elif not stream.points.order.count:
-                    yield self._nothing_came(stream, total, stop)
-                continue
-            for _, doc, _ in stream.waiting:
-                detail = f"stream {stream.name} came without the energies of its spectra"
-                yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail)
-            if stream.fields.formula and not stream.order.count:
-                yield self._nothing_came(stream, total, stop)
-            elif (missing := stream.order.missing(total)) > stream.reported:
-                yield self._gap(stream, missing, document_time(stop))
+            end = self._end_of_spectra if stream.points is None else self._end_of_points
+            yield from end(stream, announced.get(stream.name), stop)
         yield from self._late.further("")
         yield from self._frames.finish()
 
-    def _report_no_streams(self) -> Iterator[FrameOutcome]:
-        """Report a run that names its element and has no stream that may hold spectra.
+    def _warn_of_unread(self, min_events: int) -> None:
+        if not self._streams:
+            self._missing.warn_of_unread(self._descriptors.values(), min_events)
 
-        The book reports streams that the RunStop announces.
-        """
-        names = [descriptor.name for descriptor in self._descriptors.values()]
-        if not self.info.watched or self._unreadable or any(map(self._settings.reads, names)):
-            return
-        stop = self.stop or {}
-        lost = any(number and self._settings.reads(name) for name, number in announced_events(stop).items())
-        if stop and not lost and element_and_edge(FieldSettings(), self.info.start)[0] is not None:
-            found, status = ", ".join(dict.fromkeys(names)) or "nothing", _exit_status(stop)
-            detail = f"the run ended ({status}) without a stream of spectra; found {found}"
-            yield self._frames.set_aside(self.info.uid, document_time(stop), Reason.TOO_FEW_POINTS, detail)
+    def _end_of_points(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> Iterator[FrameOutcome]:
+        """Return the last sweep of a step scan; ``announced`` is the number of its Events, if it is known."""
+        assert stream.points is not None
+        if stream.points.outdated:
+            _log.warning(
+                "repeated points are dated before the first ones and not used: did a clock step back?",
+                run=self.info.uid,
+                stream=stream.name,
+                points=stream.points.outdated,
+                **self.info.scan.named(),
+            )
+        sweeps, last = stream.points.finish(announced)
+        if last is not None:
+            cut = why_incomplete(stream, self.planned, announced, self.stop)
+            yield from self._frames.of_sweeps(stream.name, stream.fields, [*sweeps, last], cut)
+        elif not stream.points.order.count:
+            yield self._missing.nothing_came(stream, announced, stop)
 
-    def _note_measured_again(self, stream: SpectrumStream, seq: int) -> None:
-        """Count an Event that has the number of another one, and log the first.
-
-        A RunEngine that resumes after a pause repeats the Events since its last checkpoint under their numbers. An
-        Event whose uid may have been forgotten is taken for one that its transport repeats, and is not counted.
-        """
-        if seq <= max(stream.read_before, stream.order.ready - MAX_ANSWERED):
-            return
-        stream.measured_again += 1
-        if stream.measured_again == 1:
-            about = {"run": self.info.uid, "stream": stream.name, "seq_num": seq, **self.info.scan.named()}
-            _log.warning("events measured again after a pause are not used: the first ones are answered", **about)
-
-    def _gap(self, stream: SpectrumStream, missing: int, time: float) -> SetAside:
-        """Report the Events that are missing by now, except those of earlier reports."""
-        lost, stream.reported = missing - stream.reported, missing
-        detail = f"{lost} events of stream {stream.name} did not arrive"
-        if stream.order.gaps:
-            detail += f": seq_num {', '.join(stream.order.gaps)}"
-            stream.order.gaps.clear()
-        return SetAside(self.info.uid, self.info.uid, time, Reason.EVENTS_LOST, detail, count=lost)
-
-    def _nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:
-        """Report a stream of spectra of which no Event arrived."""
-        reason, detail = Reason.TOO_FEW_POINTS, f"stream {stream.name} has no events"
-        if announced:
-            reason = Reason.POINTS_LOST if stream.points is not None else Reason.EVENTS_LOST
-            detail = f"all {announced} events of stream {stream.name} did not arrive"
-        return self._frames.set_aside(self.info.uid, document_time(stop), reason, detail)
-
-    def _report_missing_fields(self) -> Iterator[FrameOutcome]:
-        """Report configured fields that no stream has, but not for a robot run, which records no spectra."""
-        streams = [d for d in self._descriptors.values() if self._settings.reads(d.name)]
-        reported = self._unreadable or any(stream.fields.formula for stream in self._streams.values())
-        if not self.info.watched or reported or not streams:
-            return
-        missing = find_missing_fields(self._settings, (d.doc for d in streams))
-        robot = not self.info.start or self.info.sample_uid is not None
-        if missing and not (robot and missing == find_missing_fields(self._settings, ())):
-            keys = dict.fromkeys(key for d in streams for key in d.doc["data_keys"])
-            why = describe_missing_fields(missing.values(), dict.fromkeys(d.name for d in streams), keys)
-            yield SetAside(self.info.uid, self.info.uid, document_time(self.stop or {}), why.reason, why.detail)
+    def _end_of_spectra(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> Iterator[FrameOutcome]:
+        """Report the whole spectra that did not come, or came without energies."""
+        for _, doc, _ in stream.waiting:
+            detail = f"stream {stream.name} came without the energies of its spectra"
+            yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail)
+        if stream.fields.formula and not stream.order.count:
+            yield self._missing.nothing_came(stream, announced, stop)
+        elif (missing := stream.order.missing(announced)) > stream.reported:
+            yield self._missing.gap(stream, missing, document_time(stop))
 
     def _report_late(self, doc: Doc) -> Iterator[FrameOutcome]:
         """Report the first late Event, and later the number of further ones: out of order there may be thousands."""
@@ -563,23 +422,3 @@ def malformed(name: str, doc: Doc, error: Exception, run: RunInfo | None = None)
     detail = f"{name}: {type(error).__name__} {error}"[:300]
     run_uid = run.uid if run is not None and run.watched else ""
     return SetAside(run_uid, str(doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail)
-
-
-def _why_incomplete(run: RunAssembler, stream: SpectrumStream, measured: int | None) -> Refusal | None:
-    """Return why the last sweep of a run may be incomplete, or None."""
-    planned = run.planned
-    if planned and stream.order.count == planned:
-        return None
-    plan = f", {planned} planned" if planned else ""
-    if run.stop is None:
-        return Refusal(Reason.RUN_NEVER_STOPPED, plan)
-    status = _exit_status(run.stop)
-    if status != "success" or (measured is not None and measured < planned):
-        why = read_text(run.stop, ["reason"])[:200]
-        return Refusal(Reason.SWEEP_CUT_SHORT, f"{plan}; exit status {status}" + (f": {why}" if why else ""))
-    return None
-
-
-def _exit_status(stop: Doc) -> str:
-    """Return the exit status of a RunStop in words, whatever its value is."""
-    return read_text(stop, ["exit_status"]) or ("unknown" if "exit_status" in stop else "success")

@@ -17,7 +17,6 @@ from xas_agent.agent.stream.columns import MAX_SPECTRUM_POINTS
 from xas_agent.agent.stream.frames import Thinning
 from xas_agent.agent.stream.held import MAX_HELD_BYTES
 from xas_agent.agent.stream.records import SHARES, RunRecord, StreamRecord, least_needed
-from xas_agent.agent.stream.run import MAX_ANSWERED
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS, MAX_UID_LENGTH
 from xas_agent.agent.stream.sequence import (
     MAX_NUMBERS_AHEAD,
@@ -26,6 +25,7 @@ from xas_agent.agent.stream.sequence import (
     ScanPoint,
     SequenceNumbers,
 )
+from xas_agent.agent.stream.spectrum_stream import MAX_ANSWERED
 from xas_agent.agent.stream.sweeps import MAX_SWEEPS, split_sweeps
 from xas_agent.agent.types import Frame, Reason, SetAside, size_of
 
