@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--model co-k] [--rounds 5] [--only THEME …] [--page FILE] [--out benchmarks.json]
 
-The two sides of every ratio are measured in the same round with the same number of threads, in this process or in
-processes that it starts. The table has the median and the range of the rounds, the bar that a figure is to meet, and
+The two sides of every ratio are measured in the same round with the same number of threads, in this process, which is
+set up as the agent's command is, or in processes that it starts. The table has the median and the range of the rounds, the bar that a figure is to meet, and
 whether it does. ``--page`` also writes the table into a page of the documentation.
 """
 
@@ -24,6 +24,8 @@ from forward import networks
 from own_time import measure_alignment, measure_own_time
 from startup import StartUp
 from through_zmq import measure_callback, measure_documents, measure_latency, measure_rate
+
+from xas_agent.models.runtime import configure_torch, default_threads
 
 HEADS = ("figure", "median", "range", "bar", "")
 FIGURES = {
@@ -87,6 +89,7 @@ def measure(name: str, frames: int, rounds: int, themes: Sequence[str]) -> dict[
         for key, value in figures.items():
             found[key].append(value)
 
+    configure_torch(default_threads())  # as the agent's command does, whose memory stays with it
     with ExitStack() as stack:
         both = stack.enter_context(networks(name))
         start = StartUp(Path(stack.enter_context(tempfile.TemporaryDirectory())))
