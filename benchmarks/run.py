@@ -3,8 +3,9 @@
     python benchmarks/run.py [--model co-k] [--rounds 5] [--only THEME …] [--page FILE] [--out benchmarks.json]
 
 The two sides of every ratio are measured in the same round with the same number of threads, in this process, which is
-set up as the agent's command is, or in processes that it starts. The table has the median and the range of the rounds, the bar that a figure is to meet, and
-whether it does. ``--page`` also writes the table into a page of the documentation.
+set up as the agent's command is, or in processes that it starts. The table has the median and range of the rounds,
+the bar that a figure is to meet, and whether it does. ``--page`` also writes the table into a page of the
+documentation.
 """
 
 import argparse

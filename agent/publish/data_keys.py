@@ -4,7 +4,36 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..types import Array, DescriptorEstimate
+from ..types import Array, DescriptorEstimate, Scan
+
+ALIGNMENT_UNITS = {
+    "e0_ev": "eV",
+    "edge_step": "dimensionless",
+    "noise": "dimensionless",
+    "energy_shift_ev": "eV",
+    "foil_shift_ev": "eV",
+    "energy_sd_ev": "eV",
+    "energy_sd_frame_ev": "eV",
+    "extrapolated_ev": "eV",
+    "pre_edge_slope": "1/eV",
+    "post_edge_order": "dimensionless",
+    "glitches": "dimensionless",
+    "self_absorption_damping": "dimensionless",
+}
+"""Units of the quantities of an alignment."""
+UNITS = {
+    **ALIGNMENT_UNITS,
+    "ood_score": "dimensionless",
+    "latency_ms": "ms",
+    "frame_time": "s",
+    "status_time": "s",
+    "spectrum": "dimensionless",
+    "confidence": "dimensionless",
+}
+"""Units of all quantities but a model's descriptors and the readings."""
+
+NAME_KEYS = {"sample": "string", "scan_id": "integer", "file": "string", "element": "string"}
+"""What every Event says of the scan to which it belongs; 0 and empty if unknown."""
 
 
 def data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str, Any]:
@@ -12,6 +41,16 @@ def data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str, 
     if dtype != "string":
         key["dtype_numpy"] = "<f8" if dtype == "number" else "<i8"
     return key
+
+
+def data_keys(dtypes: Mapping[str, str], source: str, units: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the data keys of scalars, by name, with those units that are known."""
+    return {name: data_key(source, units.get(name), dtype) for name, dtype in dtypes.items()}
+
+
+def scan_names(scan: Scan, element: str | None) -> tuple[str, int, str, str]:
+    """Return the values of ``NAME_KEYS``."""
+    return scan.sample, scan.scan_id, scan.file, element or ""
 
 
 def array_key(source: str, unit: str, array: Array, dim: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..types import DescriptorEstimate, Estimate, Frame, Reason, Scan, SetAside
-from .agent_run import ALIGNMENT_UNITS
+from .data_keys import ALIGNMENT_UNITS
 from .pages import events_of
 
 Answered = tuple[Frame, Estimate, Mapping[str, float]]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
 from typing import Any
 
 from ..types import Estimator, Memory, RunInfo, Scan, SetAside, as_number, get_logger
-from .agent_run import AgentRun, Emit, PastRun, Provenance
+from .agent_run import AgentRun, Emit
+from .provenance import PastRun, Provenance
 
 _log = get_logger()
 

@@ -14,8 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from valid import check_document
 
-from xas_agent.agent.publish import PAGES_ABOVE_HZ, FrameRows, come_in_pages, events_of
-from xas_agent.agent.publish.agent_run import AgentRun, Provenance
+from xas_agent.agent.publish import (
+    PAGES_ABOVE_HZ,
+    AgentRun,
+    FrameRows,
+    Provenance,
+    come_in_pages,
+    events_of,
+)
 from xas_agent.agent.types.decision import Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.estimates import Estimates

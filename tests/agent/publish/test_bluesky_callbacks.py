@@ -10,7 +10,7 @@ from bluesky.callbacks import LivePlot, LiveTable
 from bluesky.callbacks.best_effort import BestEffortCallback
 from tiled_server import empty_catalogue
 
-from xas_agent.agent.publish.agent_run import AgentRun, Provenance
+from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.frame import Document, Frame, SetAside
 from xas_agent.agent.types.lines import Lines
