@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..types import Z90, DescriptorEstimate, Estimate, Frame
+from ..types import Z90, DescriptorEstimate, Estimate, Flag, Frame
 
 Uncertainty = Literal["all", "frame"]
 
@@ -25,13 +25,17 @@ class SeriesPoint:
     value: float
     sigma: float
     """Standard deviation; 0 for a quantity without a known one."""
+    foil_forgotten: bool = False
+    """Whether the energies are no longer calibrated by the foil of earlier frames."""
 
     @classmethod
-    def from_interval(cls, uid: str, time: float, mean: float, lo: float, hi: float) -> "SeriesPoint | None":
+    def from_interval(
+        cls, uid: str, time: float, mean: float, lo: float, hi: float, *, foil_forgotten: bool = False
+    ) -> "SeriesPoint | None":
         """Read a 90 % interval as a Gaussian; return None if a number is not finite or ``hi < lo``."""
         if not (math.isfinite(time + mean + lo + hi) and lo <= hi):
             return None
-        return cls(uid, time, mean, (hi - lo) / (2 * Z90))
+        return cls(uid, time, mean, (hi - lo) / (2 * Z90), foil_forgotten)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +69,18 @@ class Observed:
         uncertainty : for a descriptor, that of the 90 % interval, or with ``frame`` the scatter of repeats
         """
         uid, time = self.frame.uid, self.frame.time
+        forgotten = Flag.FOIL_FORGOTTEN in self.estimate.flags and not name.startswith(READINGS)
         descriptor = self.estimate.descriptors.get(name)
         if descriptor is not None:
             lo, hi = descriptor.lo, descriptor.hi
             if uncertainty == "frame":
                 half = Z90 * descriptor.sd_frame
                 lo, hi = descriptor.mean - half, descriptor.mean + half
-            return SeriesPoint.from_interval(uid, time, descriptor.mean, lo, hi)
+            return SeriesPoint.from_interval(uid, time, descriptor.mean, lo, hi, foil_forgotten=forgotten)
         value = self._plain(name)
-        return None if value is None else SeriesPoint.from_interval(uid, time, value, value, value)
+        if value is None:
+            return None
+        return SeriesPoint.from_interval(uid, time, value, value, value, foil_forgotten=forgotten)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all quantities."""

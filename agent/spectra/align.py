@@ -48,7 +48,8 @@ class Aligned:
     - ``energy_shift_ev``: shift added to the energies, eV; their scale is applied too
     - ``foil_shift_ev``: the part of it that the foil determined, eV
     - ``energy_sd_ev``: standard deviation of the measured energies, eV
-    - ``energy_sd_frame_ev``: its part that differs from frame to frame, eV; 0 without a foil
+    - ``energy_sd_frame_ev``: its part that differs from frame to frame, eV; 0 without a foil,
+      and all of it if an earlier foil is forgotten
     - ``pre_edge_slope``: per eV, in the unit of μ
     - ``post_edge_order``: order of the post-edge polynomial
     - ``extrapolated_ev``: how far the grid, or its footing if the scan is short, extends beyond the data, eV
@@ -308,7 +309,9 @@ def _calibrate(
     """
     shift, sd, jitter = (np.array([c[k] for c in calibrations], float) for k in (0, 1, 3))
     known = ~np.isnan(shift)
-    frame_sd = np.where(known, np.hypot(sd, jitter), 0.0)
+    # Where the foil is forgotten, the whole error sets the frames apart from those before, which it calibrated.
+    forgotten = np.array([c.flag == Flag.FOIL_FORGOTTEN for c in calibrations], bool)
+    frame_sd = np.where(known, np.hypot(sd, jitter), np.where(forgotten, settings.energy_sd_ev, 0.0))
     shift = np.where(known, shift, settings.energy_shift_ev)
     flags: list[tuple[Flag, ...]] = [() if c.flag is None else (c.flag,) for c in calibrations]
     for i in np.flatnonzero(~known).tolist() if foil_expected else ():

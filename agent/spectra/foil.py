@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -45,8 +45,9 @@ class EnergyCalibration(NamedTuple):
     sd_ev: float
     """Standard deviation of the shift, eV."""
     flag: Flag | None = None
-    """``FOIL_HELD`` if the frame has no foil, ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend,
-    ``REFERENCE_UPSIDE_DOWN`` if its reference falls at the edge."""
+    """``FOIL_HELD`` if the frame has no foil, ``FOIL_FORGOTTEN`` if the last one is too old to hold,
+    ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend, ``REFERENCE_UPSIDE_DOWN`` if its
+    reference falls at the edge."""
     jitter_ev: float = 0.0
     """Standard deviation of the frames about the trend beyond that of their readings, eV: a jitter of the energies,
     which the trend does not follow."""
@@ -74,6 +75,8 @@ class FoilTrack:
         """The frames since then that deviate from the trend and agree with each other."""
         self._line: tuple[float, ...] | None = None
         """Numbers of the line through ``_trend``, in the order of :class:`_Lines`; None until it is needed."""
+        self._forgotten = False
+        """Whether earlier frames had a foil, and none has been measured for too long."""
 
     def follow_all(
         self, times: Sequence[float], shifts_ev: Sequence[float], sds_ev: Sequence[float]
@@ -126,7 +129,8 @@ class FoilTrack:
         sd_ev : standard deviation of that shift, eV
         """
         if self._is_over(time, has_foil=not math.isnan(shift_ev)):
-            if math.isnan(shift_ev):
+            self._forgotten = math.isnan(shift_ev)
+            if self._forgotten:
                 message = "no foil for longer than alignment.foil.forget_s: the configured energy shift is used"
                 _log.warning(message, forget_s=self._settings.forget_s, detail="estimates may step: measure the foil")
             self._trend.clear()
@@ -148,7 +152,7 @@ class FoilTrack:
         else:
             self._trend.append((time, shift_ev, sd_ev))
         self._off_trend.clear()
-        self._line = None
+        self._line, self._forgotten = None, False
         return self._at(time)
 
     def _is_over(self, time: float, *, has_foil: bool) -> bool:
@@ -164,19 +168,20 @@ class FoilTrack:
         longest = max(times) - min(times) if has_slope and has_foil else math.inf
         return abs(time - max(times)) > min(self._settings.forget_s, longest)
 
-    def state(self) -> list[list[tuple[float, float, float]]]:
+    def state(self) -> list[Any]:
         """Return what :meth:`restore` needs."""
-        return [list(self._trend), self._off_trend]
+        return [list(self._trend), self._off_trend, self._forgotten]
 
-    def restore(self, state: list[list[tuple[float, float, float]]]) -> None:
+    def restore(self, state: list[Any]) -> None:
         """Continue where another track had this state."""
-        self._trend.extend(state[0])
-        self._off_trend = list(state[1])
-        self._line = None
+        trend, off_trend, *forgotten = state  # the last is missing in journals of earlier versions
+        self._trend.extend(trend)
+        self._off_trend = list(off_trend)
+        self._line, self._forgotten = None, any(forgotten)
 
     def _at(self, time: float, flag: Flag | None = None) -> EnergyCalibration:
         if not self._trend:
-            return EnergyCalibration(np.nan, np.nan)
+            return EnergyCalibration(np.nan, np.nan, Flag.FOIL_FORGOTTEN if self._forgotten else None)
         if self._line is None:
             *numbers, frames = _fit_lines(*np.array(self._trend).T[:, None].copy())
             self._line = (*(values.item() for values in numbers), frames)

@@ -300,6 +300,12 @@ class Flag(_Explained):
         "The frame has no foil; the energy shift of earlier frames is used.",
         "Nothing, if the foil is measured from time to time.",
     )
+    FOIL_FORGOTTEN = (
+        "foil forgotten",
+        "No foil was measured for longer than alignment.foil.forget_s: the configured energy shift is used again, "
+        "and the estimates may step against earlier frames.",
+        "Measure the foil, or set alignment.energy_shift_ev to its last shift.",
+    )
     FOIL_OFF_ITS_COURSE = (
         "foil off its course",
         "The foil's edge jumped; the energy shift of earlier frames is used until more frames confirm the jump.",

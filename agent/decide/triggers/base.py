@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -140,11 +140,16 @@ class PointSeries:
         """The late points since the newest one."""
 
     def add(self, point: SeriesPoint) -> bool | None:
-        """Insert a point: return True if it is the newest, False if it is late, None if time went back.
+        """Insert a point: return True if it is the newest, False if it is late, None if the series restarts.
 
-        If time went back, the series restarts with the points since then.
+        It restarts if time went back, with the points since then, and where the foil is forgotten or measured again:
+        the energies may step there, which is no change of the sample.
         """
         if not self.points or point.time >= self.points[-1].time:
+            if self.points and point.foil_forgotten != self.points[-1].foil_forgotten:
+                self.points[:] = [point]
+                self._late.clear()
+                return None
             self.points.append(point)
             self._late.clear()
             return True
@@ -158,7 +163,7 @@ class PointSeries:
 
     def state(self) -> list[Any]:
         """Return what :meth:`restore` needs."""
-        return [[(p.uid, p.time, p.value, p.sigma) for p in points] for points in (self.points, self._late)]
+        return [[astuple(p) for p in points] for points in (self.points, self._late)]
 
     def restore(self, state: list[Any]) -> None:
         """Continue where another series had this state."""
@@ -208,7 +213,7 @@ class QuantityWatch(Watch):
             self.add(point)
 
     def _insert(self, point: SeriesPoint) -> bool | None:
-        """Insert a point as :meth:`PointSeries.add` does; where time went back, nothing is known any more."""
+        """Insert a point as :meth:`PointSeries.add` does; where the series restarts, nothing is known any more."""
         newest = self.series.add(point)
         if newest is None:
             self.holds, self.judged = False, False

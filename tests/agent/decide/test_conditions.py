@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from xas_agent.agent.decide import Rule, Rules, Threshold, Trigger, out_of_reach, start_watch
 from xas_agent.agent.decide.observed import SeriesPoint
 from xas_agent.agent.decide.triggers.base import QuantityWatch
-from xas_agent.agent.types import DescriptorEstimate, Estimate, Frame, Reach, Reason, SetAside
+from xas_agent.agent.types import DescriptorEstimate, Estimate, Flag, Frame, Reach, Reason, SetAside
 
 Z90 = 1.6449
 NOISE = 0.03
@@ -599,6 +599,30 @@ def test_any_condition_goes_on_after_a_restart_as_without_one(trigger, happened,
         assert all(0 <= confidence <= 1 and "nan" not in reason for _, confidence, reason in made)
         if happened[n][0] == "frame" and not any(h[0] == "note" for h in happened[:cut]):
             assert told(other, n) == made
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        {"kind": "change", "least": 0.1},
+        {"kind": "rate", "above_per_hour": 5.0, "window_frames": 7},
+        {"kind": "extremum", "of": "minimum", "drop": 0.1, "window_frames": 7},
+        {"kind": "threshold", "above": 3.2, "window_frames": 7, "min_confidence": 0.8},
+    ],
+    ids=lambda trigger: trigger["kind"],
+)
+def test_the_step_where_the_foil_is_forgotten_is_no_change_of_the_sample(trigger: dict[str, Any]):
+    rng = np.random.default_rng(0)
+    values = np.r_[np.full(60, 3.0), np.full(12, 3.3)] + rng.normal(0, 0.01, 72)
+
+    def decided(flag: tuple[Flag, ...]) -> list[int]:
+        watched = rules({"quantity": "OS", **trigger})
+        answers = [estimate(value) for value in values[:60]]
+        answers += [replace(estimate(value, half=1.0 if flag else 0.0), flags=flag) for value in values[60:]]
+        return [n for n, answer in enumerate(answers) if watched(frame(n), answer)]
+
+    assert decided(())
+    assert decided((Flag.FOIL_FORGOTTEN,)) == []
 
 
 def test_a_reason_leaves_out_what_is_not_known_yet():

@@ -150,6 +150,14 @@ def test_held_course_is_flagged_in_frame_without_foil():
     ).flags == ((),)
 
 
+def test_all_of_the_energies_error_is_the_frames_own_where_the_foil_is_forgotten():
+    """The frames before were calibrated by it, so that the error is not common to the series."""
+    forgotten = EnergyCalibration(np.nan, np.nan, Flag.FOIL_FORGOTTEN)
+    found = align(Batch(*measured()), GRID, EDGE, SETTINGS, calibrations=[forgotten])
+    assert found.flags == ((Flag.FOIL_FORGOTTEN,),)
+    assert found.quantities["energy_sd_frame_ev"][0] == found.quantities["energy_sd_ev"][0] == SETTINGS.energy_sd_ev
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_batch_equals_single_frames(seed, n, own_energies):
