@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -120,9 +121,9 @@ class Session:
         self._handlers = replace_handlers(self._signalled)
         if self.output is not None:
             self.output.keep_earlier(self.config.sha256)
-            self.output.start(self.summary, self.truth)
-            units = units_of(self.config, self.agent.models)
-            write_about(self.output.folder, self.config, self._identity()["source"], units)
+            units, source = units_of(self.config, self.agent.models), self._identity()["source"]
+            describe = partial(write_about, self.output.folder, self.config, source, units)
+            self.output.start(self.summary, self.truth, describe)
         self.display.start()
         self._operator.start()
         keep_what_exists()
@@ -139,6 +140,8 @@ class Session:
         try:
             self._close_agent()
             self._operator.close()
+            if self._audit is not None:
+                self._audit.close()
             self.display.stop()
             if self.output is not None:
                 self.output.finish(self.hurried.is_set)

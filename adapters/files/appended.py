@@ -59,6 +59,18 @@ class AppendedFile:
             raise
         self._size += len(record)
 
+    def mend_cut(self) -> int:
+        """Return by how many bytes somebody has shortened the file; the next record then begins a line of its own."""
+        size = os.fstat(self._file.fileno()).st_size
+        if (lost := self._size - size) <= 0:
+            return 0
+        self._size, self._torn = size, False
+        if size:
+            self._file.seek(size - 1)
+            if self._file.read(1) != b"\n":
+                self.write(b"\n")
+        return lost
+
     def restore(self) -> bool:
         """Write the file again if it was removed, or its folder; return whether it was.
 

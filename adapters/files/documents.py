@@ -76,6 +76,8 @@ class FileSource:
                 else:
                     count += 1
                     yield document
+        if self.malformed > 1:
+            log.warning("records skipped", file=str(self.path), number=self.malformed)
         if count == 0:
             raise DocumentFileError(f"{self.path}: found no document, {_EXPECTED}")
 
@@ -103,10 +105,14 @@ class FileSource:
         for number, line in enumerate(file, 1):
             offset += len(line)
             self.position = {"offset": offset}
-            if not line.strip():
+            text = line.lstrip(b"\0")
+            if len(text) < len(line):  # what is written on at its old place leaves zeros before it
+                detail = f"{len(line) - len(text)} zero bytes: the file was cut while it was written"
+                self._skip(f"line {number}", detail)
+            if not text.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(text)
             except (ValueError, RecursionError) as error:
                 self._skip(f"line {number}", str(error))
             else:
@@ -208,6 +214,10 @@ class FileSink:
     def restore(self) -> bool:
         """Write the file again if it was removed, as :meth:`AppendedFile.restore`."""
         return self._file.restore()
+
+    def mend_cut(self) -> int:
+        """Return by how many bytes somebody has shortened the file, as :meth:`AppendedFile.mend_cut`."""
+        return self._file.mend_cut()
 
     def close(self) -> None:
         self._file.close()

@@ -50,6 +50,9 @@ def _replace_files(folder: Path) -> Recorder:
     with TemporaryDirectory(prefix=".rebuilt-", dir=folder) as name:
         new = Path(name)
         recorder = _write(folder / DOCUMENTS, new)
+        if recorder.strays and not recorder.frames:
+            detail = "found no frame that can be read; the tables are left as they are"
+            raise InputError(f"{folder / DOCUMENTS}: {detail}")
         recorder.rules = rules_of(folder)
         drawn = recorder.drawn()
         if drawn.frames or drawn.notes:

@@ -161,6 +161,7 @@ class SessionData:
         try:
             for name, doc in FileSource(folder / DOCUMENTS):
                 self._take(name, doc)
+            self.recorder.report_strays(folder / DOCUMENTS)
         except (LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{folder / DOCUMENTS}: found a document that no agent writes ({type(error).__name__}: {error}); "

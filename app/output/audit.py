@@ -1,6 +1,5 @@
 """The audit of a session: every decision, every change of its status, and every command of a person."""
 
-import errno
 import hashlib
 import json
 import threading
@@ -10,8 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...agent.types import InputError
+from ...adapters.files import AppendedFile
+from ...agent.types import InputError, get_logger
 from .kept import Alarm, cut_torn_line
+
+_log = get_logger()
 
 AUDIT = "audit.jsonl"
 """File of a session's folder."""
@@ -31,6 +33,7 @@ class Audit:
 
     def __init__(self, path: Path) -> None:
         self._path, self._alarm, self._lock = path, Alarm(path.parent), threading.Lock()
+        self._file: AppendedFile | None = None
         self._before, self._known = "", set[str]()
         if path.exists():
             cut_torn_line(path)  # of a process that was killed
@@ -54,16 +57,26 @@ class Audit:
         with self._lock:
             line = json.dumps({**entry, "time": time.time(), "before": self._before}).encode()
             try:
-                with self._path.open("ab", buffering=0) as file:
-                    if file.write(line + b"\n") <= len(line):
-                        raise OSError(errno.ENOSPC, "No space left on device")
+                self._file = self._file or AppendedFile(self._path)
+                self._restore()
+                self._file.write(line + b"\n")
             except OSError as error:
-                with suppress(OSError):
-                    cut_torn_line(self._path)
                 self._alarm.failed(self._path.name, error)
                 return
             self._before = hashlib.sha256(line).hexdigest()
             self._alarm.written(self._path.name)
+
+    def close(self) -> None:
+        """Write the file again if somebody has removed it, and close it."""
+        with self._lock, suppress(OSError):
+            self._restore()
+            if self._file is not None:
+                self._file.close()
+            self._file = None
+
+    def _restore(self) -> None:
+        if self._file is not None and self._file.restore():
+            _log.error("file was removed, and is written again", file=str(self._path))
 
 
 def check_audit(path: Path) -> int:

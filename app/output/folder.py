@@ -96,6 +96,7 @@ class Tables:
                 if count % _DOCUMENTS_PER_WRITE == 0:
                     self.write()
                 yield doc["uid"]
+            self.recorder.report_strays(documents)
         except (LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{documents}: found a document that no agent writes ({type(error).__name__}: {error}); "
@@ -168,6 +169,7 @@ class OutputFolder:
         self.recorder = self._tables.recorder
         self._summary: Callable[[], Mapping[str, Any]] = dict
         self._truth: Truth | None = None
+        self._describe: Callable[[], object] = lambda: None
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._hurried: Callable[[], bool] = lambda: False
@@ -219,7 +221,7 @@ class OutputFolder:
     def not_whole(self) -> list[str]:
         """Names of the files that lack something, after :meth:`finish`."""
         names = self._alarm.broken | self._tables.not_whole | self._cut_off
-        if self.documents.lost:
+        if self.documents.lost or self.documents.cut:
             names.add(DOCUMENTS)
         if self._drawn < self.recorder.frames:
             names.add(PICTURE)
@@ -247,7 +249,12 @@ class OutputFolder:
         except (ValueError, LookupError, TypeError):
             _log.warning("session not kept", file=str(path), detail="found a file that no session wrote")
 
-    def start(self, summary: Callable[[], Mapping[str, Any]], truth: Truth | None) -> None:
+    def start(
+        self,
+        summary: Callable[[], Mapping[str, Any]],
+        truth: Truth | None,
+        describe: Callable[[], object] = lambda: None,
+    ) -> None:
         """Begin to write.
 
         Parameters
@@ -256,8 +263,11 @@ class OutputFolder:
             Returns the contents of summary.json; called from a thread.
         truth : Truth or None
             True values, for the picture.
+        describe : callable
+            Writes session.json; called again if somebody has removed it.
         """
-        self._summary, self._truth = summary, truth
+        self._summary, self._truth, self._describe = summary, truth, describe
+        describe()
         self._thread.start()
 
     def finish(self, hurried: Callable[[], bool] = lambda: False) -> None:
@@ -278,6 +288,7 @@ class OutputFolder:
             self.documents.close()
             self._tables.close()
         if not hurried():
+            self._describe_again()
             self._write_summary()  # before the picture, which takes seconds: the dashboard shows it meanwhile
             self._draw(niceness=0)
         self._write_summary()  # after all else, since it counts what was not written
@@ -301,7 +312,9 @@ class OutputFolder:
                 self.documents.flush()
                 self._tables.write()
             self._check_journal()
+            self._log_file.restore()
             self._log_file.retry()
+            self._describe_again()
             self._write_summary()
             frames, now = self.recorder.frames, time.monotonic()
             if frames and picture_due == float("inf"):
@@ -313,6 +326,10 @@ class OutputFolder:
             if now - given_back > _GIVE_BACK_S:
                 give_back_memory()
                 given_back = now
+
+    def _describe_again(self) -> None:
+        if not (self.folder / SESSION).exists():
+            self._describe()
 
     def _check_journal(self) -> None:
         """Report once that somebody has removed the journal, which SQLite does not notice."""

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,10 @@ class DocumentFile:
         self._waiting_bytes = 0
         self._tried_at = 0.0
         self._closed = self._gone = False
+        self.cut = False
+        """Whether somebody has shortened the file, so that documents are missing."""
+        self._heads: dict[str, list[tuple[str, bytes]]] = {}
+        """Start and Descriptors of each open run, without which its later Events mean nothing."""
         self._written = 0
         self._lock = threading.Lock()
         self.dropped = 0
@@ -103,6 +107,7 @@ class DocumentFile:
             return
         record = self._sink.encode(name, doc)
         with self._lock:
+            self._keep_head(name, doc, record)
             self._waiting.append((name, record))
             self._waiting_bytes += len(record)
             if len(self._waiting) == 1 or time.monotonic() - self._tried_at > _RETRY_S:
@@ -131,6 +136,7 @@ class DocumentFile:
             if self._gone and self._sink.restore():
                 _log.error("file was removed, and is written again", file=str(self._sink.path))
             self._gone = False
+            self._mend_cut()
             while self._waiting:
                 self._sink.write(self._waiting[0][1])
                 self._waiting_bytes -= len(self._waiting.popleft()[1])
@@ -140,6 +146,25 @@ class DocumentFile:
         else:
             self._alarm.written(self._sink.path.name)
             self._tell()
+
+    def _keep_head(self, name: str, doc: Mapping[str, Any], record: bytes) -> None:
+        if name == "start":
+            self._heads[doc["uid"]] = [(name, record)]
+        elif name == "descriptor" and doc.get("run_start") in self._heads:
+            self._heads[doc["run_start"]].append((name, record))
+        elif name == "stop":
+            self._heads.pop(doc.get("run_start", ""), None)
+
+    def _mend_cut(self) -> None:
+        """Report that somebody has shortened the file, and write again what later Events need."""
+        if not (lost := self._sink.mend_cut()):
+            return
+        self.cut = True
+        heads = [head for of_run in self._heads.values() for head in of_run]
+        self._waiting.extendleft(reversed(heads))
+        self._waiting_bytes += sum(len(record) for _, record in heads)
+        detail = "the documents in them are lost; later ones are written on"
+        _log.error("file was shortened", file=str(self._sink.path), lost_bytes=lost, detail=detail)
 
     def _tell(self) -> None:
         """Log how many documents were given up since the last time."""

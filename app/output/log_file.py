@@ -2,9 +2,10 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...agent.types import LOGGER_NAME, line_of
+from ...agent.types import LOGGER_NAME, get_logger, line_of
 from .kept import Alarm
+
+_log = get_logger()
 
 LOG = "log.jsonl"
 _FILE_BYTES, _FILES = 10_000_000, 5
@@ -70,6 +73,7 @@ class LogFile(RotatingFileHandler):
             folder / LOG, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace",
             delay=True,
         )  # fmt: skip
+        self.mode = "a+"  # so that what a removed file holds can be read
         self.setFormatter(_JSONLines())
         self._alarm = alarm
         self._failed = False
@@ -91,6 +95,21 @@ class LogFile(RotatingFileHandler):
         if isinstance(error, OSError):
             self._alarm.failed(LOG, error)
 
+    def restore(self) -> None:
+        """Write the file again if somebody has removed it; another one in its place is kept as ``.other``."""
+        with suppress(OSError), self.lock or nullcontext():
+            if (removed := self.stream) is None or os.fstat(removed.fileno()).st_nlink:
+                return
+            path = Path(self.baseFilename)
+            if path.exists():
+                os.replace(path, path.with_name(f"{path.name}.other"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.stream = self._open()
+            removed.seek(0)
+            self.stream.write(removed.read())
+            removed.close()
+            _log.error("file was removed, and is written again", file=self.baseFilename)
+
     def retry(self) -> None:
         """Try to write what waits since a line could not be written."""
         if self._failed:
@@ -101,6 +120,7 @@ class LogFile(RotatingFileHandler):
 
     def close(self) -> None:
         """Take no more lines, and close the file."""
+        self.restore()
         self._logger.removeHandler(self)
         with suppress(OSError):
             super().close()

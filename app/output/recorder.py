@@ -6,13 +6,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...agent.decide import Rule
 from ...agent.publish import events_of
-from ...agent.types import Flag, Reason, is_final, keys_of
+from ...agent.types import Flag, Reason, get_logger, is_final, keys_of
+
+_log = get_logger()
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
 """Names of the cell voltage among the readings, in order of preference."""
@@ -178,6 +181,8 @@ class Recorder:
         self._latencies = np.zeros(len(_LATENCY_BINS_MS), np.int64)
         self.latency_sum_ms = 0.0
         """Sum of the latencies of all frames, ms."""
+        self.strays = 0
+        """Number of Events without start and Descriptor, as in a file whose beginning was cut off."""
         self._runs: dict[str, tuple[str, str, str | None]] = {}
         """Uid, series and edge of the watched run, by the agent's open run."""
         self._streams: dict[str, tuple[str, str]] = {}
@@ -194,7 +199,9 @@ class Recorder:
                     self.models[doc["model"]["name"]] = doc["model"]["sha256"]
             elif name == "descriptor":
                 self._describe(doc)
-            elif name == "event" and doc["descriptor"] in self._streams:
+            elif name == "event" and doc["descriptor"] not in self._streams:
+                self.strays += 1
+            elif name == "event":
                 stream, run = self._streams[doc["descriptor"]]
                 getattr(self, f"_on_{stream}")(doc, *self._runs[run])
             elif name == "event_page":
@@ -301,6 +308,12 @@ class Recorder:
         """Return the rows of the decisions without a last status."""
         with self.lock:
             return [row for row in self.latest_decisions.values() if not _settled(row)]
+
+    def report_strays(self, file: Path) -> None:
+        """Log that the documents of a file lack starts or Descriptors."""
+        if self.strays:
+            detail = "found no start or descriptor of theirs: somebody has cut the file"
+            _log.warning("events passed over", file=str(file), number=self.strays, detail=detail)
 
     def columns(self) -> list[str]:
         """Return the header of descriptors.csv."""

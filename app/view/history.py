@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from ...agent.publish import events_of
+from ...agent.types import get_logger
 from ..output.names import DOCUMENTS, SESSION
 from ..output.recorder import Recorder
 from .arrays import STREAMS, Arrays, as_measured
 from .rows import Rows
 from .tail import Line, Replaced, Tail
+
+_log = get_logger()
 
 OWN_COLUMNS = ("n", "series", "uid")
 """Columns of a frame beside those of descriptors.csv: its number in the session, its series and its uid."""
@@ -97,6 +100,8 @@ class History:
         return self._tail.behind
 
     def _take(self, line: Line) -> None:
+        text = line.text.lstrip(b"\0")  # of a file that was cut while it was written
+        line = Line(line.offset + len(line.text) - len(text), text)
         try:
             if line.text.startswith(b'["event"') and self._index(line):
                 return
@@ -104,6 +109,8 @@ class History:
             self._document(name, doc, line)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
             self.malformed += 1
+            if self.malformed == 1:
+                _log.warning("record skipped", file=str(self._tail.path), where=f"byte {line.offset}")
 
     def _index(self, line: Line) -> bool:
         """Note where the Event of a spectrum is; return whether the line is one."""

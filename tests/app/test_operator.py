@@ -58,6 +58,11 @@ class Attended:
         self.server = OperatorServer(self.agent, lambda: {"out": str(folder)}, lambda: {"frames": 1}, self.audit)
         self.server.start()
 
+    def close(self) -> None:
+        self.server.close()
+        self.agent.close()
+        self.audit.close()
+
     def note(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "event" and "status" in doc["data"]:
             self.statuses.append(doc["data"]["status"])
@@ -76,8 +81,7 @@ pytestmark = pytest.mark.usefixtures("own_sockets")
 def attended(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Attended]:
     made = Attended(tmp_path, **getattr(request, "param", {}))
     yield made
-    made.server.close()
-    made.agent.close()
+    made.close()
 
 
 def with_control(**control: Any) -> pytest.MarkDecorator:
@@ -234,8 +238,7 @@ def of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Atte
         folder.mkdir()
         made = Attended(folder)
     yield made
-    made.server.close()
-    made.agent.close()
+    made.close()
 
 
 @pytest.mark.slow
@@ -297,8 +300,7 @@ def test_a_session_that_went_on_in_its_folder_is_still_the_own_one(
     try:
         assert run_command("pause").stdout.startswith("session 4711: ")
     finally:
-        again.server.close()
-        again.agent.close()
+        again.close()
 
 
 def test_malformed_commands_are_answered(attended: Attended):
@@ -317,10 +319,17 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path):
         sockets_folder()
 
 
+def keep_orders(path: Path, number: int = 3) -> None:
+    """Keep orders, each by a process of its own."""
+    for n in range(number):
+        audit = Audit(path)
+        audit.command("ada", "stop", {"n": n}, "done")
+        audit.close()
+
+
 def test_a_changed_audit_is_found(tmp_path: Path):
     path = tmp_path / "audit.jsonl"
-    for number in range(3):
-        Audit(path).command("ada", "stop", {"n": number}, "done")
+    keep_orders(path)
     assert check_audit(path) == 3
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0].replace(b"ada", b"bob") + lines[1] + lines[2])
@@ -333,10 +342,19 @@ def test_a_changed_audit_is_found(tmp_path: Path):
 
 def test_an_audit_goes_on_after_a_line_was_torn(tmp_path: Path):
     path = tmp_path / "audit.jsonl"
-    for number in range(3):
-        Audit(path).command("ada", "stop", {"n": number}, "done")
+    keep_orders(path)
     path.write_bytes(path.read_bytes()[:-40])
-    Audit(path).command("ada", "stop", {}, "done")
+    keep_orders(path, 1)
+    assert check_audit(path) == 3
+
+
+def test_an_audit_that_is_removed_is_written_again_whole(tmp_path: Path):
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(path)
+    for number in range(3):
+        audit.command("ada", "stop", {"n": number}, "done")
+        path.unlink()
+    audit.close()
     assert check_audit(path) == 3
 
 
@@ -349,8 +367,7 @@ def test_a_session_is_found_from_a_shell_that_does_not_know_its_folder(
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "login"))
         assert ask("status")["session"]["pid"] == str(os.getpid())
     finally:
-        attended.server.close()
-        attended.agent.close()
+        attended.close()
 
 
 def test_commands_without_a_session_say_so():

@@ -138,6 +138,17 @@ def test_damage_never_raises_anything_else(tmp_path, data, suffix):
         assert all(isinstance(doc, dict) for _, doc in FileSource(path))
 
 
+def test_zero_bytes_of_a_file_that_was_cut_cost_no_document_and_are_told(tmp_path):
+    path = tmp_path / "run.jsonl"
+    lines = [json.dumps(document).encode() + b"\n" for document in plain(one_run())]
+    path.write_bytes(lines[0] + lines[1] + bytes(300) + b"".join(lines[2:]))
+    source = FileSource(path)
+    with capture_logs() as logs:
+        assert [name for name, _ in source] == [name for name, _ in one_run()]
+    assert source.malformed == 1
+    assert [(log["where"], log["detail"][:14]) for log in logs] == [("line 3", "300 zero bytes")]
+
+
 def test_lines_that_are_no_documents_are_skipped(tmp_path):
     path = tmp_path / "run.jsonl"
     lines = [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from forked import run_command
 from full_disk import full_disk
+from logs import capture_logs
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.about import write_about
@@ -53,6 +54,17 @@ def test_documents_of_something_else_are_refused(line: str, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"found a document that no agent writes .*; name the --out of a session"):
         rebuild(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"documents.jsonl", ".lock"}
+
+
+def test_documents_without_their_starts_leave_the_earlier_tables(session: Path, tmp_path: Path) -> None:
+    """As where somebody has emptied the file while the session ran."""
+    lines = (session / "documents.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "documents.jsonl").write_bytes(b"".join(line for line in lines if line.startswith(b'["event')))
+    (tmp_path / "descriptors.csv").write_text("earlier")
+    with capture_logs() as logs, pytest.raises(InputError, match="found no frame that can be read; the tables are"):
+        rebuild(tmp_path)
+    assert [line["event"] for line in logs] == ["events passed over"]
+    assert (tmp_path / "descriptors.csv").read_text() == "earlier"
 
 
 @pytest.mark.parametrize("size", [10, 5000])

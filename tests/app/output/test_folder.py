@@ -39,3 +39,14 @@ def test_a_folder_in_which_no_session_began_takes_another_config(tmp_path: Path)
     with pytest.raises(InputError, match="found a session with another config"):
         OutputFolder(tmp_path, third)
     OutputFolder(tmp_path, second).release()
+
+
+def test_the_description_of_a_session_that_is_removed_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_WRITE_S", 0.01)
+    output, path = OutputFolder(tmp_path), tmp_path / "session.json"
+    output.start(dict, None, lambda: path.write_text("{}"))
+    path.unlink()
+    wait_until(path.exists, 10)
+    output.finish()

@@ -122,6 +122,25 @@ def test_a_file_that_is_removed_is_written_again_as_it_was(tmp_path: Path, caplo
     assert alarms(caplog) == ["file was removed, and is written again"] * 4
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 150])
+def test_what_follows_in_a_file_that_somebody_shortened_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept_bytes: int
+):
+    path = tmp_path / "documents.jsonl"
+    file = DocumentFile(path, Alarm(tmp_path))
+    descriptor = ("descriptor", {"uid": "d", "run_start": "r"})
+    for document in (start("r"), descriptor, start("ended"), ("stop", {"uid": "s", "run_start": "ended"}), event(0)):
+        file(*document)
+    os.truncate(path, kept_bytes)
+    file(*event(1))
+    file(*event(2))
+    file.close()
+    found = [doc["uid"] for _, doc in FileSource(path)]
+    assert found[-4:] == ["r", "d", "e1", "e2"]
+    assert file.cut
+    assert alarms(caplog) == ["file was shortened", *["record skipped"] * bool(kept_bytes)]
+
+
 def test_a_file_that_is_moved_is_written_on_where_no_other_one_can_be(tmp_path: Path):
     path = tmp_path / "out" / "documents.jsonl"
     file = DocumentFile(path, Alarm(tmp_path))

@@ -150,3 +150,16 @@ def test_rebuild_leaves_the_log_as_it_is(tmp_path: Path) -> None:
     assert {line["event"] for line in lines(out)} >= {"listening", "watching"}
     run_command("rebuild", out)
     assert (out / LOG).read_bytes() == before
+
+
+def test_a_log_that_is_removed_is_written_again(tmp_path: Path, log_file: LogFile) -> None:
+    log.warning("before")
+    (tmp_path / LOG).unlink()
+    log_file.restore()
+    log.warning("between")
+    (tmp_path / "new").write_text("another one\n")
+    (tmp_path / "new").replace(tmp_path / LOG)
+    log_file.close()
+    told = "file was removed, and is written again"
+    assert [line["event"] for line in lines(tmp_path)] == ["before", told, "between", told]
+    assert (tmp_path / f"{LOG}.other").read_text() == "another one\n"
