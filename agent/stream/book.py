@@ -144,6 +144,8 @@ class Book:
             last_at = now
         count = expected - stream.order.ready - 1
         if count:
+            if stream.first is None:
+                stream.note_number(stream.order.ready + 1, documents[0].doc.get("uid"))
             stream.order.accept_next(count)
             waits.count += count
             waits.now = run.last_at = now
@@ -328,8 +330,9 @@ class Book:
             document = document._replace(doc={**doc, "seq_num": seq})
         stream.run.events += 1
         new = stream.order.accept(seq)
+        stream.note_number(seq, doc.get("uid"))
         if stream.run.finished:
-            if new:
+            if new or stream.numbered_anew:
                 self._report_late(stream, doc)
         elif not stream.ignored:
             self._pass_on(stream, document)

@@ -33,6 +33,10 @@ class StreamRecord:
     """Whether the end of the run waits for the Events that the RunStop announces for this stream."""
     ignored: bool = False
     order: SequenceNumbers = field(default_factory=SequenceNumbers)
+    first: tuple[int, str] | None = None
+    """Number and uid of the Event that arrived first."""
+    numbered_anew: bool = False
+    """Whether other Events came after the run, under the numbers of earlier ones."""
     external_keys: int = 0
     """Number of data keys whose values arrive as StreamDatums."""
     external: bool = False
@@ -49,6 +53,13 @@ class StreamRecord:
         external = sum(about.get("external") == "STREAM:" for about in keys.values())
         self.external_keys = max(self.external_keys, external)
         self.with_events |= external < len(keys)
+
+    def note_number(self, seq: int, uid: object) -> None:
+        """Learn from an Event whether those after the run are numbered anew; a transport repeats them with their uids."""
+        if self.first is None:
+            self.first = seq, str(uid)
+        elif self.run.finished and seq == self.first[0] and uid != self.first[1]:
+            self.numbered_anew = True
 
     def add_datum(self, doc: Mapping[str, Any]) -> None:
         """Count the rows of a StreamDatum; a repeated one counts once."""

@@ -179,6 +179,17 @@ def test_late_events_of_a_run_are_counted() -> None:
     assert not book.finish()
 
 
+def test_events_after_their_run_under_the_numbers_of_earlier_ones_are_counted() -> None:
+    docs, book = run(4), Book(FieldSettings())
+    again: list[Any] = [(name, {**doc, "uid": f"other {doc['uid']}"}) for name, doc in docs if name == "event"]
+    assert entries([*docs, *docs], book)  # repeated by the transport: the same ones
+    (late,) = entries(again, book)
+    (further,) = book.finish()
+    assert isinstance(late, SetAside)
+    assert isinstance(further, SetAside)
+    assert (late.reason, late.count, further.count) == (Reason.LATE, 1, 3)
+
+
 def test_stop_waits_for_announced_events_for_a_limited_time() -> None:
     docs, other = run(3), run(0, stop=False)
     lost = docs.pop(3)
