@@ -19,6 +19,7 @@ from .publish import AgentRun, AgentRuns, Emit, Pages, come_in_pages
 from .relative import Anchor, RelativeQuantities
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
+from .told import Told
 from .types import (
     Control,
     Estimator,
@@ -120,6 +121,7 @@ class Pipeline:
         self._max_batch = max_batch
         self._load = Load(max_latency_s)
         self._left_out = LeftOut(self.note)
+        self._told = Told()
         self._answered, self._serving_s = 0, 0.0
         """Number of frames that were served of the documents fed last, and the time that this took, s."""
         self.standing = rules.standing()
@@ -252,7 +254,7 @@ class Pipeline:
 
     def _forget(self, uid: str) -> None:
         """Forget what belongs to a run alone."""
-        for part in (self._rules, self._requests, self._relative, self._published):
+        for part in (self._rules, self._requests, self._relative, self._published, self._told):
             self._try(partial(part.forget, uid), run=uid)
 
     def idle(self) -> None:
@@ -270,8 +272,7 @@ class Pipeline:
     def note(self, note: SetAside) -> None:
         """Publish and log that data could not be served."""
         names = self._runs.names(note.run_uid, file=note.file)
-        log = _log.debug if note.reason is Reason.OVERLOAD else _log.warning  # logged once, when it begins
-        log("set aside", reason=str(note.reason), detail=note.detail, frame=note.seq_num, count=note.count, **names)
+        self._told.tell(note, **names)
         if not self._try(lambda: self._runs.note(note), frame=note.seq_num, uid=note.uid, **names):
             self.lost += note.count
         self._try(lambda: self.decisions.propose_in_runs(self._rules.note(note)), frame=note.seq_num, **names)
@@ -295,6 +296,7 @@ class Pipeline:
         self._try(lambda: self._requests.close(hurried=self._abandoned.is_set()))
         self._try(self.decisions.publish_statuses)
         self._try(lambda: self._left_out.report(idle=True))
+        self._told.close()
         self._try(lambda: self._runs.close(reason, with_notes=not handed_on))
         self._stops.clear()
         self._commit()

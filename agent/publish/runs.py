@@ -75,7 +75,7 @@ class AgentRuns:
     def names(self, uid: str, file: str = "") -> dict[str, Any]:
         """Return what is known of a watched run, for a log line; ``file`` replaces the run's."""
         info = self._watched.get(uid, self._no_run)
-        names = {"run": uid, **info.scan.named(), "element": info.element}
+        names = {"run": uid, **info.scan.named(), **({"element": info.element} if info.element else {})}
         return {**names, "file": file} if file else names
 
     def scan(self, uid: str) -> Scan:

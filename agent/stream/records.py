@@ -55,7 +55,7 @@ class StreamRecord:
         self.with_events |= external < len(keys)
 
     def note_number(self, seq: int, uid: object) -> None:
-        """Learn from an Event whether those after the run are numbered anew; a transport repeats them with their uids."""
+        """Learn from an Event whether those after the run are numbered anew; what a transport repeats has its uid."""
         if self.first is None:
             self.first = seq, str(uid)
         elif self.run.finished and seq == self.first[0] and uid != self.first[1]:
