@@ -431,3 +431,17 @@ def test_ctrl_c_leaves_whole_files(kind, tmp_path, recording):
     assert summary["interrupted"]
     assert 2 <= summary["frames"] == len(table) < (70 if kind == "run" else 8)
     assert (tmp_path / "out" / "operando.png").stat().st_size > 10_000
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_word():
+    program = (
+        "import os, runpy, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'xas_agent.app.commands':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "runpy.run_module('xas_agent', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -26,8 +26,14 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._sessions = sessions
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        # From the beginning, since asyncio would cancel what starts, with a traceback.
+        with self.capture_signals():
+            super().run(sockets)
+
     def handle_exit(self, sig: int, frame: object) -> None:
-        super().handle_exit(sig, frame)  # pyright: ignore[reportArgumentType]
+        if not self.should_exit:  # a second one would cancel what ends, which takes two seconds at most
+            super().handle_exit(sig, frame)  # pyright: ignore[reportArgumentType]
         self._sessions.close()
 
 
