@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..types import ADVICE, URGENT_ACTIONS, Control, Decision, Memory
+from ..types import ADVICE, COURSE_OF_A_RUN, URGENT_ACTIONS, Control, Decision, Memory
 from .dispatch import OPERATOR, ControlSettings, Dispatcher
 
 _HURRIED_S = 1.0
@@ -113,6 +113,11 @@ class Requests:
         authority = self._settings.authority_for(decision.action)
         if authority == "advise":
             return decision.to("proposed", ADVICE if self._settings.enabled else f"controls are off: {ADVICE}")
+        if safer := self._safer(decision):
+            self.open[decision.id] = decision.run_uid
+            reason = f"superseded: the rule {safer.rule} requests {safer.action} on the same frame"
+            self._statuses.put(decision.to("rejected", reason))
+            return proposed
         self._count(decision)
         if authority == "confirm":
             self._await_person(decision, self._settings.confirm_within_s)
@@ -286,6 +291,15 @@ class Requests:
         while hour and hour[0] < time.time() - _HOUR_S:
             hour.popleft()
         return f"limit: {limit.per_hour} of {action} per hour" if len(hour) >= _or_any(limit.per_hour) else ""
+
+    def _safer(self, decision: Decision) -> Decision | None:
+        """Return a request on the same frame that is sent, and that this one contradicts."""
+        rank = COURSE_OF_A_RUN.get(decision.action, 0)
+        for other in self.proposed:
+            same = (other.run_uid, other.time) == (decision.run_uid, decision.time)
+            if same and other.rule != OPERATOR and COURSE_OF_A_RUN.get(other.action, rank) < rank:
+                return other
+        return None
 
     def _count(self, decision: Decision) -> None:
         self._counted += 1

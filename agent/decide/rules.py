@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from pydantic import Field, field_validator, model_validator
 
 from ..types import (
+    COURSE_OF_A_RUN,
     ELEMENTS,
     Action,
     Decision,
@@ -394,6 +395,7 @@ class Rules:
             )
             if rule.go_to is not None:
                 self._enter(series, rule.go_to, decisions[-1].id)
+        decisions.sort(key=lambda decision: COURSE_OF_A_RUN.get(decision.action, 0))  # safer ones supersede others
         return decisions
 
     def _enter(self, series: _Series, stage: str | None, by: str = "") -> None:

@@ -14,6 +14,7 @@ from .log import LOGGER_NAME, Logger, get_logger, line_of
 from .memory import Memory
 from .numbers import as_count, as_number, as_numbers, unwrap
 from .protocols import (
+    COURSE_OF_A_RUN,
     ROBOT_ACTIONS,
     ROBOT_ORDERS,
     URGENT_ACTIONS,
@@ -52,6 +53,7 @@ from .xray import ELEMENTS, HC_EV_ANGSTROM, TableError, all_edges, edge_ev, emis
 
 __all__ = [
     "ADVICE",
+    "COURSE_OF_A_RUN",
     "DOCUMENT_NAMES",
     "ELEMENTS",
     "ESTIMATE_PARTS",

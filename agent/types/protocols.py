@@ -22,6 +22,8 @@ RobotOrder = Literal["halt", "release"]
 ROBOT_ORDERS: tuple[str, ...] = get_args(RobotOrder)
 """What a person asks of a robot, and no rule can: an emergency stop, and its end."""
 URGENT_ACTIONS = ("stop", "abort")
+COURSE_OF_A_RUN = {"stop": 0, "abort": 0, "pause": 1, "resume": 2}
+"""Actions that contradict each other on one frame, with their ranks: the safest is carried out."""
 """Actions that pass before all others."""
 Status = Literal["proposed", "approved", "sent", "acknowledged", "rejected", "expired"]
 

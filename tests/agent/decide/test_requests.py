@@ -54,6 +54,24 @@ def desk(request: pytest.FixtureRequest):
     made.requests.close(hurried=True)
 
 
+@pytest.mark.parametrize("desk", [{"allow": ["stop", "pause", "resume"]}], indirect=True)
+def test_of_requests_that_contradict_each_other_on_one_frame_the_safest_is_sent(desk: Desk):
+    for action in ("stop", "pause", "resume", "notify"):
+        desk.requests.propose(decision(action))
+    desk.requests.propose(replace(decision("resume"), time=2.0))  # of the next frame
+    superseded = ("rejected", "superseded: the rule rule requests stop on the same frame")
+    assert desk.statuses().count(superseded) == 2
+    assert sorted(desk.beamline.done) == ["resume", "stop"]
+
+
+@pytest.mark.parametrize("desk", [{"allow": ["pause"]}], indirect=True)
+def test_a_request_that_is_refused_supersedes_none(desk: Desk):
+    for action in ("stop", "pause"):
+        desk.requests.propose(decision(action))
+    assert ("rejected", "stop is not among the allowed actions") in desk.statuses()
+    assert desk.beamline.done == ["pause"]
+
+
 def test_one_that_an_earlier_process_sent_counts_as_sent(desk: Desk):
     desk.requests.halt("ada", "smoke")
     desk.requests.take_up(replace(decision("pause"), status="sent"), age_s=1.0)
@@ -223,7 +241,7 @@ class TestEmergencyStop:
 
         desk.beamline.request = slow  # type: ignore[method-assign]
         desk.requests.propose(decision("pause"))
-        desk.requests.propose(decision("resume"))
+        desk.requests.propose(replace(decision("resume"), time=2.0))  # of the next frame
         desk.requests.send()
         assert began.wait(10)
         desk.requests.halt("ada", "smoke")

@@ -63,6 +63,14 @@ def fed(rules: Rules, values: Sequence[float], first: int = 1, **frames) -> list
     return [n for n, v in enumerate(values, first) if rules(frame(n, **frames), estimate(v))]
 
 
+def test_of_decisions_on_one_frame_the_safest_comes_first():
+    """Whatever the order of the rules; the others follow in theirs."""
+    at_once = Threshold(quantity="OS", above=3.0)
+    actions = ("resume", "notify", "pause", "stop")
+    made = Rules([Rule(name=action, trigger=at_once, action=action) for action in actions])
+    assert [decision.rule for decision in made(frame(1), estimate(3.5))] == ["notify", "stop", "pause", "resume"]
+
+
 class TestThreshold:
     def test_level_of_the_same_sample_is_judged_by_the_scatter_of_repeats(self):
         descriptor = DescriptorEstimate(3.55, 2.55, 4.55, sd_frame=0.01)
