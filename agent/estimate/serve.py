@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..fields import are_kev
 from ..spectra import Aligned, add_noise
 from ..types import (
     Array,
@@ -188,7 +189,7 @@ class FrameServer:
             except Exception as error:
                 model, kind = _failed(frame, error), ()
             if isinstance(model, Refusal):
-                yield [Answer(frame, refusal=model)]
+                yield [Answer(frame, refusal=_with_unit(model, frame))]
             else:
                 chosen.append((kind, model, frame))
         if by_time and all(np.isfinite(frame.time) for _, _, frame in chosen):
@@ -225,7 +226,8 @@ class FrameServer:
                 for frame in frames:
                     yield from self._aligned([frame], model)
         else:
-            yield [Answer(frame, model, aligned.refused[i], aligned, i) for i, frame in enumerate(frames)]
+            refused = [r and _with_unit(r, frame) for r, frame in zip(aligned.refused, frames, strict=True)]
+            yield [Answer(frame, model, refused[i], aligned, i) for i, frame in enumerate(frames)]
 
     def estimated(self, answers: list[Answer]) -> list[Answer]:
         """Add estimates to a batch of aligned frames; if the model fails on it, estimate the frames one by one.
@@ -298,6 +300,13 @@ def _not_finite(estimate: Estimate) -> str:
     }
     numbers["ood_score"] = (estimate.ood_score,)
     return ", ".join(name for name, values in numbers.items() if not all(map(math.isfinite, values)))
+
+
+def _with_unit(refusal: Refusal, frame: Frame) -> Refusal:
+    """Add that the unit of the energies may be wrong, if they lie where no edge is and would fit in keV."""
+    if refusal.reason not in (Reason.NO_MODEL, Reason.DOES_NOT_COVER_THE_GRID) or not are_kev(frame.energy):
+        return refusal
+    return refusal._replace(detail=f"{refusal.detail}; the energies look like keV, and their unit says eV")
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:

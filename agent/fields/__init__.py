@@ -1,6 +1,6 @@
 """Which field of a document is energy, I0, It, If, Iref or μ."""
 
-from .energy_unit import MAX_ENERGY_RATIO, XRAYS_EV, XRAYS_KEV, plain_unit, unit_to_ev
+from .energy_unit import MAX_ENERGY_RATIO, XRAYS_EV, XRAYS_KEV, are_kev, plain_unit, unit_to_ev
 from .external import external_keys_of_spectra, mark_filled
 from .form import announced_shape, has_many, is_scalar, with_measured_form
 from .likely import likely_keys, may_be_intensity, scanned_motors
@@ -44,6 +44,7 @@ __all__ = [
     "UnknownRoleError",
     "UnreadableStream",
     "announced_shape",
+    "are_kev",
     "describe_missing_fields",
     "element_and_edge",
     "element_channels",

@@ -239,3 +239,18 @@ def test_short_computed_row_is_refused():
     (answer,) = FrameServer([WhiteLine()], TheoryAlignment(), None)([short])
     assert answer.refusal is not None
     assert answer.refusal.reason is Reason.DOES_NOT_COVER_THE_GRID
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"), [("Ni", Reason.DOES_NOT_COVER_THE_GRID), (None, Reason.NO_MODEL)], ids=["named", "unnamed"]
+)
+def test_energies_in_kev_under_the_unit_ev_are_hinted_at(named: str | None, reason: Reason):
+    in_ev = frame(1)
+    in_kev = replace(in_ev, energy=in_ev.energy / 1000, element=named)
+    (answer,) = server()([in_kev])
+    assert answer.refusal is not None
+    assert answer.refusal.reason is reason
+    assert answer.refusal.detail.endswith("; the energies look like keV, and their unit says eV")
+    (answer,) = server()([replace(in_ev, energy=in_ev.energy / 2)])
+    assert answer.refusal is not None
+    assert "keV" not in answer.refusal.detail
