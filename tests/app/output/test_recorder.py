@@ -83,6 +83,18 @@ def test_a_descriptor_that_begins_late_has_columns_from_then_on():
     assert [column for column in recorder.columns() if column in before] == before
 
 
+def test_a_few_frames_have_no_correlation_with_the_truth():
+    def compared(frames: int) -> set[str]:
+        recorder, numbers = started(Recorder()), range(1, frames + 1)
+        for number in numbers:
+            frame(recorder, number, OS_mean=3.0 + 0.05 * number)
+        rows = [{"x": 1 - 0.05 * number, "frame": number, "run": "r"} for number in numbers]
+        return {*(compare_with_truth(recorder, Truth(rows=rows)) or {})}
+
+    errors = {"mae_e", "mae_two_point_e"}
+    assert (compared(9), compared(10)) == (errors, errors | {"spearman", "pearson"})
+
+
 def test_the_anchored_values_are_compared_with_the_truth_where_there_are_any():
     recorder = started(Recorder())
     truth = Truth(rows=[{"x": x, "frame": frame, "run": "r"} for frame, x in ((1, 1.0), (2, 0.8), (3, 0.6))])
