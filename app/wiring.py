@@ -25,6 +25,7 @@ from ..adapters.zmq import ZMQControl, ZMQSink
 from ..agent.decide import (
     PARTS,
     READINGS,
+    Band,
     Controls,
     QuantityTrigger,
     Rule,
@@ -224,7 +225,8 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
             why = "the config has no anchors: it needs those of a RunStart or of XASAgent.anchor"
             _log.warning("rule waits for anchors", rule=rule.name, quantity=name, why=why)
         for model in models:
-            if isinstance(trigger, Threshold) and (why := out_of_reach(trigger, model.reach.get(name))):
+            described = model.reach.get(name.removesuffix("_mean").removesuffix("_anchored"))
+            if isinstance(trigger, Threshold | Band) and (why := out_of_reach(trigger, described)):
                 _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ...types import Z90, Reach, Settings, robust_line
-from ..observed import SeriesPoint
+from ..observed import SeriesPoint, without_part
 from .base import (
     TREND_BLOCKS,
     Compared,
@@ -175,15 +175,25 @@ class Unfamiliar(_Level):
         return (self.above,)
 
 
-def out_of_reach(trigger: Threshold, reach: Reach | None) -> str:
+def out_of_reach(trigger: Threshold | Band, reach: Reach | None) -> str:
     """Return why no estimate of a model can be beyond the level, in words; empty if one can, or if nothing is known.
+
+    Anchored values go beyond the model's own, but not by more than these span.
 
     Parameters
     ----------
-    reach : of the quantity; None for one without known limits
+    reach : of the descriptor; None for one without known limits
     """
     if reach is None:
         return ""
+    exact = trigger.quantity == without_part(trigger.quantity).removesuffix("_anchored")
+    if isinstance(trigger, Band) or not exact:
+        far = reach.highest - reach.lowest if "_anchored" in trigger.quantity else 0.0
+        low, high = reach.lowest - far, reach.highest + far
+        nearest = min(max(sum(trigger.bars) / len(trigger.bars), low), high)  # to the middle of a band
+        if max(map(trigger.beyond, (low, nearest, high))) >= 0:
+            return ""
+        return f"{trigger.quantity} {trigger.bar('')}: the model's values span {reach.lowest:.3g}…{reach.highest:.3g}"
     end = reach.highest if trigger.above is not None else reach.lowest
     sigma = reach.least_half_width / Z90 if trigger.uncertainty == "all" and trigger.window_frames == 1 else 0.0
     room = trigger.beyond(end)

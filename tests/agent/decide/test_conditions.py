@@ -625,6 +625,24 @@ def test_the_step_where_the_foil_is_forgotten_is_no_change_of_the_sample(trigger
     assert decided((Flag.FOIL_FORGOTTEN,)) == []
 
 
+@pytest.mark.parametrize(
+    ("trigger", "warned"),
+    [
+        ({"kind": "band", "low": 33, "high": 36}, True),
+        ({"kind": "band", "low": 3.3, "high": 3.32}, False),
+        ({"kind": "band", "low": 0, "high": 5, "outside": True}, True),
+        ({"kind": "band", "low": 3, "high": 3.5, "outside": True}, False),
+        ({"kind": "threshold", "quantity": "OS_mean", "above": 35}, True),
+        ({"kind": "threshold", "quantity": "OS_mean", "above": 3.5}, False),
+        ({"kind": "threshold", "quantity": "OS_anchored", "above": 35}, True),
+        ({"kind": "threshold", "quantity": "OS_anchored", "above": 4.4}, False),
+    ],
+)
+def test_levels_and_bands_far_from_all_that_a_model_gives_are_named(trigger: dict[str, Any], warned: bool):
+    made = TypeAdapter(Trigger).validate_python({"quantity": "OS", **trigger})
+    assert bool(out_of_reach(made, Reach(1.0, 4.0, 0.3))) is warned
+
+
 def test_a_reason_leaves_out_what_is_not_known_yet():
     (decision,) = rules(NOT_BOTH)(frame(0), estimate(2.0, half=0.2))
     assert decision.reason == "not (OS 2 (1.8…2.2) above 3.5 for 0 frames)"
