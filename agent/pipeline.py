@@ -53,7 +53,7 @@ class Pipeline:
     spectra : whether to publish the aligned spectra
     measured : whether to publish the spectra as measured
     pages : whether the Events of frames are published together, as EventPages
-    show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
+    show_single_site : whether to hint for display what has no meaning for a mixture of sites, or is hardly known
     max_batch : largest number of frames in one forward pass
     max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
     relative : adds what a series tells to the estimates; None: only anchors that RunStarts or :meth:`anchor` bring

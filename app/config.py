@@ -100,8 +100,9 @@ class ServingSettings(Settings):
     1e-3. On the CPU both are the same. Commands that calibrate or judge (``standards``, ``rules test``, ``evaluate``,
     ``train``) are always exact, and so is a host program that does not set torch itself."""
     single_site: bool = False
-    """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO. They are always
-    published; this adds them to the hints of the ``descriptors`` stream and to descriptors.csv."""
+    """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO, and those that the model
+    hardly knows (R² below 0.25 in its card, as NNRS of Co). They are always published; this adds them to the hints of
+    the ``descriptors`` stream and to descriptors.csv."""
 
 
 class PublishSettings(ZMQEndpoint):

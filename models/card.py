@@ -27,7 +27,9 @@ from ..agent.types import (
 
 HIT_E = 0.35
 """Largest error of the mean oxidation state of a hit, e."""
-
+LEAST_R2 = 0.25
+"""Smallest R² of a descriptor that is shown. Below, the errors are at least 87 % as large as the scatter of the true
+values (√(1 − R²)), so that a curve would show hardly more than the mean of the training set."""
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -256,6 +258,13 @@ class Card(Settings):
             if unknown := set(getattr(self.domain, key)) - set(known):
                 raise ValueError(f"{key}: found {', '.join(sorted(unknown))}, expected {', '.join(known)}")
         return self
+
+    @property
+    def hardly_known(self) -> frozenset[str]:
+        """The descriptors of which less than :data:`LEAST_R2` is explained on the rows of the metrics."""
+        names = {d.name for d in self.descriptors}
+        scores = {name: found for name, found in self.metrics.items() if name in names and isinstance(found, dict)}
+        return frozenset(n for n, found in scores.items() if found["metric"] == "R2" and found["value"] < LEAST_R2)
 
     def edge_of_absorber(self) -> Edge:
         """Return the edge and the corrections that alignment applies."""

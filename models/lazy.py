@@ -47,6 +47,7 @@ class LazyModel:
         self.units = {d.name: d.unit for d in card.descriptors}
         self.reach = {d.name: d.reach() for d in card.descriptors}
         self.single_site = frozenset(d.name for d in card.descriptors if not d.mixture)
+        self.hardly_known = card.hardly_known
         self._model: Model | None = None
         self._failure = ""
         self._loading = threading.Lock()

@@ -60,6 +60,7 @@ class Model:
         self.edge = self.card.edge_of_absorber()
         self.units = {d.name: d.unit for d in self.card.descriptors}
         self.single_site = frozenset(d.name for d in self.card.descriptors if not d.mixture)
+        self.hardly_known = self.card.hardly_known
         self.engine = load_engine(folder, self.card, engine, device, threads or default_threads())
         self._descriptors = self._columns()
         self._regressed_at = sum(len(d.classes) for d in self.card.descriptors)

@@ -30,6 +30,7 @@ class WhiteLine:
     grid: Grid = GRID
     units: dict[str, str] = field(default_factory=lambda: {"OS": "e"})
     single_site: frozenset[str] = frozenset()
+    hardly_known: frozenset[str] = frozenset()
     reach: dict[str, Reach] = field(default_factory=dict)
 
     @property

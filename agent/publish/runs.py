@@ -27,7 +27,7 @@ class AgentRuns:
     no_run : what is known of a watched run before its start, from the config
     config_sha256, versions : for the RunStarts
     spectra : whether to publish the aligned spectra
-    show_single_site : whether to hint descriptors for display that have no meaning for a mixture of sites
+    show_single_site : whether to hint for display what has no meaning for a mixture of sites, or is hardly known
     set_aside : publishes a note in a run
     units : units of what is published beside the descriptors of a model, by name
     """
@@ -200,7 +200,7 @@ class AgentRuns:
             versions=self._versions,
             element=model.absorber,
             edge=model.edge_name,
-            hidden=frozenset() if self._show_single_site else model.single_site,
+            hidden=frozenset() if self._show_single_site else model.single_site | model.hardly_known,
             units={**self._units, **model.units},
             grid=model.grid.energy,
         )

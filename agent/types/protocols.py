@@ -185,6 +185,8 @@ class Estimator(Protocol):
     """What the estimates can be at most, by descriptor."""
     single_site: frozenset[str]
     """Descriptors that have no meaning for a mixture of sites."""
+    hardly_known: frozenset[str]
+    """Descriptors of which the model explains little, by its validation."""
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None

@@ -144,9 +144,10 @@ def test_how_the_documents_are_batched_changes_nothing(data):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_what_means_nothing_for_a_mixture_is_published_and_shown_when_asked(asked):
+@pytest.mark.parametrize("why", ["single_site", "hardly_known"])
+def test_what_means_nothing_or_is_hardly_known_is_published_and_shown_when_asked(asked, why):
     piped = Piped(show_single_site=asked)
-    piped.models[1].single_site = frozenset({"OS"})
+    setattr(piped.models[1], why, frozenset({"OS"}))
     piped.feed(Watched("Ni", 0.5).stop().docs).check()
     (described,) = [d for d in piped.named("descriptor") if d["name"] == "descriptors"]
     assert described["hints"]["xas_agent"]["fields"] == (["OS_mean"] if asked else [])

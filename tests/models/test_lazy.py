@@ -17,7 +17,7 @@ from xas_agent.models import card as cards
 from xas_agent.models.lazy import LazyModel, Loading
 from xas_agent.models.runtime import Model
 
-SHARED = ("name", "sha256", "absorber", "edge_name", "edge", "units", "single_site", "reach")
+SHARED = ("name", "sha256", "absorber", "edge_name", "edge", "units", "single_site", "hardly_known", "reach")
 
 
 def test_it_is_the_model_of_its_folder():

@@ -32,6 +32,7 @@ class EdgeReader:
     grid: Grid = GRID
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    hardly_known: frozenset[str] = frozenset()
     reach: dict[str, Reach] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
 

@@ -32,6 +32,7 @@ class FakeModel:
     sha256: str = "0" * 64
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    hardly_known: frozenset[str] = frozenset()
     reach: dict[str, Reach] = field(default_factory=dict)
 
     @property

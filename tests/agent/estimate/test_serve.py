@@ -36,6 +36,7 @@ class WhiteLine:
     grid: Grid = Grid(-9, 60, 1, (-9, -6), (30, 60))  # noqa: RUF009
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    hardly_known: frozenset[str] = frozenset()
     reach: dict[str, Reach] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
 

@@ -30,6 +30,7 @@ class Model:
     edge: Edge = Edge(EDGE_EV)  # noqa: RUF009
     units: dict[str, str] = field(default_factory=dict)
     single_site: frozenset[str] = frozenset()
+    hardly_known: frozenset[str] = frozenset()
     reach: dict[str, Reach] = field(default_factory=dict)
 
     def estimate(self, spectra, extra_sd=None):
