@@ -7,7 +7,7 @@ from typing import Any, Literal
 from cachetools import FIFOCache
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...agent.types import URGENT_ACTIONS, Reply, get_logger
+from ...agent.types import URGENT_ACTIONS, Reply, get_logger, plain_message
 from . import running
 from .lease import FileLease, lease_of
 from .link import ManagerLink, QueueServerSettings, Refused, Unanswered
@@ -130,4 +130,5 @@ def _cause(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"
     details = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in details["loc"])
-    return f"{key}: {details['msg']}" if key else details["msg"].removeprefix("Value error, ")
+    message = plain_message(details["msg"])
+    return f"{key}: {message}" if key else message

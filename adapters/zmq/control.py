@@ -21,7 +21,7 @@ from uuid import uuid4
 import zmq
 from pydantic import BaseModel, ValidationError
 
-from ...agent.types import Reply, get_logger
+from ...agent.types import Reply, get_logger, plain_message
 from ..codecs import to_json
 from .authentication import ControlEndpoint, is_authentic, signed
 from .socket import EndpointSocket, wait
@@ -173,4 +173,5 @@ def cause_of(error: Exception) -> str:
         return str(error)
     details = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in details["loc"])
-    return f"{key}: {details['msg']}" if key else details["msg"]
+    message = plain_message(details["msg"])
+    return f"{key}: {message}" if key else message

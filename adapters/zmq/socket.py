@@ -16,7 +16,7 @@ import zmq
 from pydantic import DirectoryPath, Field, FilePath, ValidationError, field_validator, model_validator
 from zmq.utils.monitor import recv_monitor_message
 
-from ...agent.types import InputError, Settings, get_logger
+from ...agent.types import InputError, Settings, get_logger, plain_message
 from ..errors import EndpointUnreachable
 from .guard import Guard
 from .keys import read_certificate
@@ -88,7 +88,7 @@ class Endpoint(Settings):
             return cls(address=address, bind=bind)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
-            raise InputError(f"ZMQ address: {message.removeprefix('Value error, ')}") from None
+            raise InputError(f"ZMQ address: {plain_message(message)}") from None
 
     @property
     def zmq_address(self) -> str:

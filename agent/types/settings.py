@@ -145,6 +145,15 @@ def validate_settings(content: dict[str, Any], model: type[S], source: str) -> S
         raise ConfigError(_explain(e, source, model, content)) from None
 
 
+def plain_message(message: str) -> str:
+    """Return the message of a validation without what pydantic puts before that of a validator.
+
+    >>> plain_message("Value error, found 3"), plain_message("Field required")
+    ('found 3', 'Field required')
+    """
+    return message.removeprefix("Value error, ")
+
+
 def _explain(error: ValidationError, source: str, model: type[Settings], content: dict[str, Any]) -> str:
     """Return one line for one error: file, key, value found and values expected.
 
@@ -164,7 +173,7 @@ def _explain(error: ValidationError, source: str, model: type[Settings], content
         name = chosen["discriminator"].strip("'")
         found = f"{name} {chosen['tag']!r:.80}"
         return f"{source}: key {key}: found {found}, expected one of {chosen['expected_tags']}{more}"
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = plain_message(first["msg"]).removeprefix("Input should be ")
     expected = expected.replace("a valid tuple", "a list, e.g. [co-k]")
     if not key:  # an error of several keys together; the message names them
         return f"{source}: {expected}{more}"

@@ -124,7 +124,7 @@ def triggers(
     from ...agent.types import InputError
     from ..jobs.keys import KEY_COLUMNS, plain
     from ..jobs.keys import triggers as all_triggers
-    from ..output.tables import print_table
+    from ..output.tables import print_table, width_of_texts
 
     known = {kind: (about, rows) for kind, about, rows in all_triggers()}
     with exit_on_error():
@@ -133,7 +133,7 @@ def triggers(
     for kind in kinds or known:
         about, rows = known[kind]
         typer.echo(f"{kind}: {plain(about)}")
-        print_table(KEY_COLUMNS, [tuple(map(plain, row)) for row in rows])
+        print_table(KEY_COLUMNS, [tuple(map(plain, row)) for row in rows], width=width_of_texts())
         typer.echo()
 
 

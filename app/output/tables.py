@@ -18,6 +18,7 @@ _LEAST_TEXT = 24
 _GAP = 2
 """Cells between two columns: the padding and the divider of the box, a blank."""
 _UNLIMITED = 10_000
+_TEXT_WIDTH = 100
 
 
 def print_table(
@@ -49,6 +50,8 @@ def print_table(
             used = name
         parts[-1].append(column)
         used += needed
+    if parts[-1] == [0, last] and len(parts) > 1 and not any(row[last] for row in rows):
+        parts.pop()  # no row has a text, such as a flag
     console = Console(width=width, file=file)
     for part in parts:
         table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
@@ -64,6 +67,11 @@ def print_table(
         console.print(table)
         if part is not parts[-1]:
             console.print()
+
+
+def width_of_texts() -> int:
+    """Return the width for a table to be read, not processed: that of the terminal, but at most 100."""
+    return min(_width(), _TEXT_WIDTH)
 
 
 def _width() -> int:

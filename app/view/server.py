@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 
 from ..._version import __version__
+from ...agent.types import plain_message
 from ..ask import Refused
 from ..output.cells import cell
 from .access import Access, Guard
@@ -358,7 +359,7 @@ def _not_found(_: Request, error: Any) -> Response:
 
 
 def _invalid(_: Request, error: Any) -> Response:
-    found = [f"{'.'.join(map(str, e['loc'][1:])) or 'order'}: {e['msg']}" for e in error.errors()]
+    found = [f"{'.'.join(map(str, e['loc'][1:])) or 'order'}: {plain_message(e['msg'])}" for e in error.errors()]
     return _json({"ok": False, "error": "; ".join(found)}, 422)
 
 

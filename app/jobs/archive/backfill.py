@@ -10,6 +10,7 @@ from ....adapters.formats import Columns
 from ....models.card import read_card
 from ....models.progress import Progress
 from ...config import Config
+from ...counted import counted
 from ...wiring import model_folders
 from .engines import Engine
 from .folder import ArchiveFolder
@@ -91,7 +92,7 @@ class Backfill:
             with closing(engine(partial(_write_part, work), missing)) as results:
                 for done, (part, written) in enumerate(results, 1):
                     folder.keep(part, written)
-                    progress("backfill", done, parts, f"{folder.rows} spectra")
+                    progress("backfill", done, parts, counted(folder.rows, "spectrum", "spectra"))
         except KeyboardInterrupt:
             return True
         return False
