@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,7 +133,7 @@ def triggers(
             raise InputError(f"found kind {unknown[0]!r}, expected one of {', '.join(known)}")
     for kind in kinds or known:
         about, rows = known[kind]
-        typer.echo(f"{kind}: {plain(about)}")
+        typer.echo(textwrap.fill(f"{kind}: {plain(about)}", width_of_texts()))
         print_table(KEY_COLUMNS, [tuple(map(plain, row)) for row in rows], width=width_of_texts())
         typer.echo()
 
