@@ -98,8 +98,9 @@ def lines_of(drawn: Drawn, columns: Sequence[Column]) -> list[Line]:
             )
         )
     kinds = kinds_of(columns)
+    shown = len(kinds) if len(kinds) == _LINES + 1 else _LINES  # a last one takes the line that would count it
     unit = columns[0].unit if columns else ""
-    for number, ((rule, action, status, sample), times) in enumerate(list(kinds.items())[:_LINES], 1):
+    for number, ((rule, action, status, sample), times) in enumerate(list(kinds.items())[:shown], 1):
         when = (
             f"at {times[0]:.3g} {unit}"
             if len(times) == 1
@@ -107,8 +108,8 @@ def lines_of(drawn: Drawn, columns: Sequence[Column]) -> list[Line]:
         )
         of = f"{short(sample, 24)}, " if sample else ""
         lines.append((f"{of}{short(rule, 40)}: {short(action, 40)}, {status}, {when}", DARK, 9.5, number))
-    if len(kinds) > _LINES:
-        lines.append((f"and {len(kinds) - _LINES} more kinds of decisions", GREY, 9.5, None))
+    if len(kinds) > shown:
+        lines.append((f"and {len(kinds) - shown} more kinds of decisions", GREY, 9.5, None))
     if drawn.set_aside:
         said = ", ".join(
             f"{count} {reason}" for reason, count in sorted(drawn.set_aside.items(), key=lambda x: -x[1])

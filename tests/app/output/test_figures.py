@@ -181,6 +181,14 @@ def test_names_of_several_rows():
     assert named() == ""
 
 
+@pytest.mark.parametrize(
+    ("kinds", "last"), [(8, "rule 7: stop"), (9, "rule 8: stop"), (10, "and 2 more kinds of decisions")]
+)
+def test_a_kind_of_decision_is_not_left_out_to_say_that_one_is(kinds, last):
+    shown = drawn(row(1.0, "r1"), decisions=[decision(k, float(k), rule=f"rule {k}") for k in range(kinds)])
+    assert lines_of(shown, columns_of(shown))[-1][0].startswith(last)
+
+
 def test_decisions_of_a_kind_share_a_line_and_a_number_and_are_counted():
     acknowledged = {"status": "acknowledged"}
     made = [
