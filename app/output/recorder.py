@@ -301,8 +301,8 @@ class Recorder:
 
     @property
     def stopped_by(self) -> str | None:
-        """Rule of the first acknowledged stop."""
-        return next(iter(self.stopped.values()), None)
+        """Rules that stopped runs, or the operator, in the order of their first stop."""
+        return ", ".join(dict.fromkeys(self.stopped.values())) or None
 
     def unsettled(self) -> list[dict[str, Any]]:
         """Return the rows of the decisions without a last status."""

@@ -149,6 +149,13 @@ def test_a_decision_is_a_row_once_with_its_last_status():
     assert (recorder.decisions, recorder.stopped_by, recorder.unsettled()) == (2, "r", [])
 
 
+def test_all_that_stopped_runs_are_named_and_not_the_first_alone():
+    recorder = Recorder()
+    assert recorder.stopped_by is None
+    recorder.stopped |= {"run 1": "half charged", "run 2": "half charged", "run 3": "operator"}
+    assert recorder.stopped_by == "half charged, operator"
+
+
 def test_a_confirmed_decision_is_one_row_that_says_when_and_by_whom():
     rows: list[dict[str, Any]] = []
     recorder = started(Recorder(decision_row=rows.append))
