@@ -56,7 +56,8 @@ class Decisions:
                 self.changed.add(decision.run_uid)
             if decision.final:
                 about = {"rule": decision.rule, "action": decision.action, "reason": decision.status_reason}
-                _log.info("decision answered", status=decision.status, **about, **names)
+                failed = decision.status in ("rejected", "expired")
+                (_log.warning if failed else _log.info)("decision answered", status=decision.status, **about, **names)
             if (run := self._runs.of(decision.run_uid)) is not None:
                 run.decision(decision)
 

@@ -341,6 +341,7 @@ class Session:
             "gaps": dict(recorder.gaps),
             "files_not_read": dict(self.files_not_read),
             "decisions": recorder.decisions,
+            "not_carried_out": _nonzero({status: recorder.statuses[status] for status in ("rejected", "expired")}),
             "rules": [judged_last(standing) for standing in self.agent.standing],
             "stopped_by": recorder.stopped_by,
             "notifications_failed": recorder.notifications_failed,

@@ -194,7 +194,9 @@ def test_the_agent_measures_one_sample_after_the_other(tmp_path):
         ("A2", "unload", "acknowledged"),
         ("A2", "load", "rejected"),
     ], said
-    assert set(json.loads((tmp_path / "out" / "summary.json").read_text())["samples"]) == {"A1", "A2"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["samples"]) == {"A1", "A2"}
+    assert summary["not_carried_out"] == {"rejected": 1}
 
 
 def test_options_of_the_robot_need_one(xa):

@@ -674,12 +674,15 @@ def test_a_rule_stops_the_running_plan(RE):
 
 @pytest.mark.parametrize("control", [{}, {"enabled": True, "allow": ["pause"]}])
 def test_what_is_not_allowed_is_advice(RE, control):
-    with XASAgent.from_config(CO | {"rules": [rule("stop")], "control": control}, RE=RE) as agent:
+    made = XASAgent.from_config(CO | {"rules": [rule("stop")], "control": control}, RE=RE)
+    with capture_logs() as logs, made as agent:
         documents: list[Document] = []
         agent.subscribe(lambda name, doc: documents.append((name, doc)))
         RE.subscribe(agent)
         RE(count(detectors(), 4, md=MD))
         assert agent.wait(WAIT_S)
+    answered = [line["log_level"] for line in logs if line["event"] == "decision answered"]
+    assert answered == (["warning"] if control else [])  # a request that is not carried out must be seen
     statuses = [doc["data"]["status"] for name, doc in documents if name == "event" and "status" in doc["data"]]
     assert statuses == (["proposed", "rejected"] if control else ["proposed"])
 
