@@ -74,7 +74,7 @@ def _computes(settings: "Config | None") -> Iterator[Finding]:
     try:
         models = load_models(wanted)
     except InputError as error:
-        yield Finding("torch", "fail", str(error), "xas-agent models list shows those that are installed")
+        yield Finding("model", "fail", str(error), "xas-agent models list shows those that are installed")
         return
     names = ", ".join(model.name for model in models)
     answer = "answers" if len(models) == 1 else "answer"

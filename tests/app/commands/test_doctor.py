@@ -94,6 +94,13 @@ def test_what_a_config_needs_and_cannot_have(tmp_path):
     assert by_check["config"][0].state == "ok"
 
 
+def test_a_model_that_the_config_names_and_that_is_not_there(tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: {use: [no-such-model]}\n")
+    by_check = found("--config", tmp_path / "mine.yaml", code=1)
+    assert [(f.state, "no model 'no-such-model'" in f.text) for f in by_check["model"]] == [("fail", True)]
+    assert "torch" not in by_check
+
+
 def test_a_config_that_is_wrong_is_one_of_the_lines(tmp_path):
     (tmp_path / "mine.yaml").write_text("control: {enabeld: true}\n")
     [finding] = found("--config", tmp_path / "mine.yaml", code=1)["config"]
