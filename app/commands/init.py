@@ -74,7 +74,7 @@ def init(
     """
     from ...agent.fields import FieldSettings
     from ...agent.types import validate_settings
-    from ..jobs.first_config import FirstRule, check_quantity, config_text, middle_of, models_of
+    from ..jobs.first_config import FirstRule, check_model, check_quantity, config_text, middle_of, models_of
     from ..jobs.inspect import settings_text
 
     asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
@@ -90,10 +90,12 @@ def init(
             looked = look(
                 source, 1, timeout, preset=preset, element=element, edge=edge, connect_timeout=connect_timeout
             )
-            _show(looked)
+            _show(looked, model)
         element, edge = _absorber(looked, element, edge, asks) if source else ("Co", "K")
         absorber = validate_settings({"element": element, "edge": edge}, FieldSettings, "command line")
         element, edge = absorber.element, absorber.edge
+        if model:
+            check_model(model, element, edge)
         models = [model] if model else models_of(element, edge)
         rule = FirstRule(quantity or "OS", above, below, action or "pause", authority or "off")
         if above is None and below is None:
@@ -118,12 +120,12 @@ def _ask_source() -> str:
     return typer.prompt("Source", default="", show_default=False).strip()
 
 
-def _show(looked: Looked) -> None:
+def _show(looked: Looked, model: str | None) -> None:
     best = looked.inspection.best
     if best is None:
         typer.echo("No stream shows an energy or intensities; name them under fields in the config.")
     else:
-        show_reading(best, of_files=looked.files is not None)
+        show_reading(best, of_files=looked.files is not None, model=model)
         if looked.files is None:
             show_samples(looked.inspection)
     typer.echo()

@@ -226,8 +226,8 @@ def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocu
         _say(_preset(inspection))
 
 
-def show_reading(reading: "Reading", *, of_files: bool) -> None:
-    """Print what a stream, or the table of a file, is read as and why, its element and its models."""
+def show_reading(reading: "Reading", *, of_files: bool, model: str | None = None) -> None:
+    """Print what a stream, or the table of a file, is read as and why, its element and its models, or the named one."""
     named = "The table" if of_files else f"Stream {reading.stream.name}"
     _say(f"{named} " + ("is read as it is:" if reading.as_it_is else "is not read as it is; likely:"))
     for role, found_role in reading.roles.items():
@@ -237,7 +237,7 @@ def show_reading(reading: "Reading", *, of_files: bool) -> None:
     no_foil = "" if reading.roles.keys() & {"iref", "reference"} else "; no Iref, which only a foil needs"
     _say(f"Missing: {', '.join(reading.missing) or 'nothing'}{no_foil}")
     _say(_edges(reading))
-    _say(_model(reading))
+    _say(f"Model: {model}, as named" if model else _model(reading))
 
 
 def show_samples(inspection: "Inspection") -> None:

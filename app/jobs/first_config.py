@@ -64,6 +64,24 @@ def models_of(element: str | None, edge: str | None) -> list[str]:
     return fit
 
 
+def check_model(name: str, element: str | None, edge: str | None) -> None:
+    """Refuse a model of another absorber or edge; None is not compared.
+
+    Raises
+    ------
+    InputError
+        There is no such model, or it is for other spectra, so that nothing would be estimated.
+    """
+    from ...models import card
+
+    found = card.read_card(card.find(name))
+    if element not in (None, found.absorber) or edge not in (None, found.edge):
+        spectra = " ".join(filter(None, (element, edge)))
+        raise InputError(
+            f"--model {name}: found a model of {found.absorber} {found.edge}, but the spectra are {spectra}"
+        )
+
+
 def check_quantity(models: Sequence[str], quantity: str) -> None:
     """Refuse a quantity that no model estimates.
 

@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from forked import run_command
 from made_scans import ENERGY, columns, documents, saved
 
 from xas_agent.app.config import load_config
+from xas_agent.models import card
 
 
 @pytest.fixture
@@ -99,6 +101,13 @@ def test_a_recording_that_is_not_looked_at(recording):
     assert ["--source", "recorded.jsonl"] in [words[4:6] for words in commands(shown)]
 
 
+def test_a_named_model_is_that_of_the_config_and_of_what_is_said(recording):
+    shutil.copytree(card.find("ni-k"), "mine")
+    shown, _ = written(recording, "--model", "mine")
+    assert load_config("agent.yaml").model.use == ("mine",)
+    assert [line for line in shown.splitlines() if line.startswith("Model: ")] == ["Model: mine, as named"]
+
+
 def test_a_queue_server_takes_the_requests(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written("tiled://localhost:8000/raw", "--no-look", "--control", "tcp://localhost:60615")
@@ -115,6 +124,11 @@ def test_a_queue_server_takes_the_requests(tmp_path, monkeypatch):
         (("--quantity", "OS", "--out", "no-such/agent.yaml"), "found no folder no-such"),
         (("no-such.jsonl",), "no-such.jsonl"),
         (("--quantity", "OSS"), "found OSS, expected a descriptor: OS, CN"),
+        (
+            ("--element", "Co", "x.jsonl", "--no-look", "--model", "fe-k"),
+            "found a model of Fe K, but the spectra are Co",
+        ),
+        (("--model", "cu-k"), "found a model of Cu K, but the spectra are Co K"),
     ],
 )
 def test_what_cannot_be_used_writes_nothing(args, said, tmp_path, monkeypatch):
