@@ -227,7 +227,7 @@ def _show(inspection: "Inspection", settings: Any, source: str, files: "FileDocu
 
 
 def show_reading(reading: "Reading", *, of_files: bool, model: str | None = None) -> None:
-    """Print what a stream, or the table of a file, is read as and why, its element and its models, or the named one."""
+    """Print what a stream or a table is read as and why, its element and its models, or the model named."""
     named = "The table" if of_files else f"Stream {reading.stream.name}"
     _say(f"{named} " + ("is read as it is:" if reading.as_it_is else "is not read as it is; likely:"))
     for role, found_role in reading.roles.items():
