@@ -8,6 +8,8 @@ from zlib import crc32
 
 from cachetools import FIFOCache
 
+from ..agent.types import REPLAYED_S
+
 _MAX_OWNERS = 20_000
 """Number of Descriptors and Resources of which the run is remembered."""
 _MAX_ENDED = 1000
@@ -17,8 +19,6 @@ _LONGEST_SILENCE_S = 86_400.0
 _POLL_S = 0.02
 RELEASE_S = 2.0
 """Longest wait of an agent that ends until what it has read is answered, s."""
-REPLAYED_AGE_S = 86_400.0
-"""Age that a document counts as if another agent has acknowledged it: no rule decides on it a second time."""
 
 
 class Partition:
@@ -114,7 +114,8 @@ class Partition:
         Returns
         -------
         float or None
-            Age to add to the document's, s; None if it is not to be read, since it came before or its run is over.
+            Age to add to the document's, s: ``REPLAYED_S`` if another agent has acknowledged it; None if it is not to
+            be read, since it came before or its run is over.
         """
         run = self._run(name, doc)
         with self._lock:
@@ -130,7 +131,7 @@ class Partition:
             self._given = place
             if run:
                 self._known[run] = None
-            return REPLAYED_AGE_S if place <= self._inherited else 0.0
+            return REPLAYED_S if place <= self._inherited else 0.0
 
     def pass_over(self, place: int) -> None:
         """Note a message that is no document."""

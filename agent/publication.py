@@ -13,7 +13,7 @@ from .decisions import Decisions
 from .estimate import Answer, rows_of
 from .publish import AgentRun, AgentRuns, FrameRows
 from .relative import RelativeQuantities
-from .types import Estimate, Estimates, Estimator, Frame, Reason, Refusal, SetAside, get_logger
+from .types import REPLAYED_S, Estimate, Estimates, Estimator, Frame, Reason, Refusal, SetAside, get_logger
 
 _log = get_logger()
 
@@ -146,7 +146,7 @@ class Publication:
         try:
             frames = [answer.frame for answer in answers]
             quantities, mu, lines = rows_of(answers, with_lines=self._measured)
-            latency_ms = np.array([(now - frame.received) * 1e3 for frame in frames])
+            latency_ms = np.array([now - frame.received for frame in frames]) % REPLAYED_S * 1e3
             run.frames(FrameRows(frames, quantities, packed, mu, latency_ms, lines), paged=paged)
         except Exception as error:
             if len(answers) == 1:
@@ -161,7 +161,7 @@ class Publication:
 
     def _judge(self, answer: Answer, frame: Frame, estimate: Estimate, now: float, run: AgentRun) -> None:
         if self._is_stale(now - frame.received, frame):
-            self._rules.heard(frame)
+            self._rules.heard(frame, now)
             return
         for decision in self._rules(frame, estimate, answer.quantities):
             self._decisions.propose(decision, run)
@@ -172,7 +172,7 @@ class Publication:
         if stale and not self._stale:
             names = self._runs.names(frame.run_uid, file=frame.scan.file)
             message = "frames older than control.max_age_s: no rule decides on them"
-            _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
+            _log.warning(message, age_s=round(age_s % REPLAYED_S, 1), max_age_s=self._max_age_s, **names)
         self._stale = stale
         return stale
 

@@ -57,7 +57,7 @@ class KafkaSource:
         self.position: dict[str, list[int]] = {}
         """Partition, take-over since which it is held, and offset of the latest document."""
         self.age_s = 0.0
-        """Age that counts of the latest document, s."""
+        """Time for which the latest document waited, s, with ``REPLAYED_S`` if another agent has acknowledged it."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number."""
         self.takeovers = 0
@@ -161,11 +161,12 @@ class KafkaSource:
             write = log.warning if self.malformed == 1 else log.debug
             write("message skipped", endpoint=self.endpoint.address, reason=error.reason, detail=error.detail)
             return None
-        at = message.timestamp()[1] / 1000
-        age_s = partition.take(place, name, doc, at)
-        if age_s is None:
+        kind, ms = message.timestamp()
+        at = ms / 1000 if kind else time.time()  # a message of kind 0 has no time
+        more_s = partition.take(place, name, doc, at)
+        if more_s is None:
             return None
-        self.age_s = max(age_s, time.time() - at) if age_s else 0.0
+        self.age_s = max(0.0, time.time() - at) + more_s
         self.position = {f"partition {number}": [partition.term, place]}
         return name, doc
 

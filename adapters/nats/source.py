@@ -80,7 +80,7 @@ class NATSSource:
         self.position: dict[str, int] = {}
         """Partition and number of the latest document."""
         self.age_s = 0.0
-        """Age that counts of the latest document, s."""
+        """Time for which the latest document waited, s, with ``REPLAYED_S`` if another agent has acknowledged it."""
         self.agent = uuid.uuid4().hex
         """Name of this agent in its group."""
         self.partitions: dict[int, Partition] = {}
@@ -166,10 +166,10 @@ class NATSSource:
             write = log.warning if self.malformed == 1 else log.debug
             write("message skipped", endpoint=self.endpoint.address, reason=error.reason, detail=error.detail)
             return None
-        age_s = partition.take(place, name, doc, at)
-        if age_s is None:
+        more_s = partition.take(place, name, doc, at)
+        if more_s is None:
             return None
-        self.age_s = max(age_s, time.time() - at) if age_s else 0.0
+        self.age_s = max(0.0, time.time() - at) + more_s
         self.position = {f"partition {number}": place}
         return name, doc
 

@@ -216,13 +216,22 @@ class Rules:
 
     def passed(self, frame: Frame) -> None:
         """Take notice of the newest of the frames that no rule judges."""
-        self.heard(frame)
+        self.heard(frame, frame.received)
         self._newest = frame.run_uid, self._of_run[frame.run_uid]
 
-    def heard(self, frame: Frame) -> None:
-        """Take notice of a frame that is too old to be judged."""
+    def heard(self, frame: Frame, now: float) -> None:
+        """Take notice of a frame that is too old to be judged.
+
+        Its age is no silence, since others may wait behind it.
+
+        Parameters
+        ----------
+        now : ``time.monotonic()``
+        """
         key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
-        self._hear(self._series_of(key), frame)
+        series = self._series_of(key)
+        self._hear(series, frame)
+        series.received = now
 
     def standing(self) -> tuple[Standing, ...]:
         """Return how the rules that concern the newest frame's series stand; before the first frame, all rules."""

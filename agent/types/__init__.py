@@ -7,7 +7,7 @@ from .edge import STEP_WIDTH_EV, Edge
 from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .estimates import Classes, Estimates, means_of
-from .frame import DOCUMENT_NAMES, Direction, Document, Formula, Frame, Received, SetAside
+from .frame import DOCUMENT_NAMES, REPLAYED_S, Direction, Document, Formula, Frame, Received, SetAside
 from .grid import Grid, bin_means, continued, right_index
 from .lines import Lines, Measured, nodes
 from .log import LOGGER_NAME, Logger, get_logger, line_of
@@ -62,6 +62,7 @@ __all__ = [
     "LOGGER_NAME",
     "MAD_TO_SD",
     "NO_TABLES",
+    "REPLAYED_S",
     "ROBOT_ACTIONS",
     "ROBOT_ORDERS",
     "STEP_WIDTH_EV",

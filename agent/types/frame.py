@@ -21,6 +21,11 @@ DOCUMENT_NAMES = frozenset(
 """Names of all documents. Those of ``event_model``, whose import takes a second or more."""
 
 
+REPLAYED_S = 1e9
+"""Added to the age of a document that another agent has acknowledged, s: whatever ``control.max_age_s`` is, no rule
+decides on it a second time. A remainder, ``age % REPLAYED_S``, is the age itself."""
+
+
 class Received(NamedTuple):
     """A document with the ``time.monotonic()`` of its arrival; a tuple, since it is the fastest to make."""
 

@@ -73,7 +73,8 @@ class SharedSource(DurableSource, Protocol):
 
     @property
     def age_s(self) -> float:
-        """Age of the latest document when it was yielded, s; 0 if it did not wait."""
+        """Time for which the latest document waited when it was yielded, s, with ``REPLAYED_S`` if another agent has
+        acknowledged it."""
         ...
 
     @property

@@ -32,7 +32,7 @@ from xas_agent.agent.spectra.settings import AlignmentSettings
 from xas_agent.agent.stream.deadlines import PATIENCE_DOCUMENTS
 from xas_agent.agent.stream.reader import FrameReader
 from xas_agent.agent.stream.runs import MAX_OPEN_RUNS
-from xas_agent.agent.types import Decision
+from xas_agent.agent.types import REPLAYED_S, Decision
 from xas_agent.agent.types.estimate import DescriptorEstimate, Estimate
 from xas_agent.agent.types.estimates import Estimates
 from xas_agent.agent.types.frame import Document, Received
@@ -674,6 +674,17 @@ def test_no_decision_on_a_stale_frame():
     ]
     (decision, *_) = piped.events("decisions")
     assert json.loads(decision["evidence"])[0][0] == watched.docs[-2][1]["uid"]
+
+
+def test_a_frame_that_another_agent_answered_is_not_decided_on_and_has_its_true_latency():
+    piped = Piped(HIGH, controls=ControlSettings(max_age_s=1e8))
+    with capture_logs() as logs:
+        at = time.monotonic() - 60 - REPLAYED_S
+        piped.pipeline.feed([Received(name, doc, at) for name, doc in Watched("Ni", 0.9, 0.9).docs])
+    assert piped.events("decisions") == []
+    assert [60e3 <= frame["latency_ms"] < 3600e3 for frame in piped.events("descriptors")] == [True, True]
+    [said] = [line for line in logs if "max_age_s" in line["event"]]
+    assert 60 <= said["age_s"] < 3600
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])

@@ -1,6 +1,7 @@
 """Documents over Kafka, against librdkafka's mock cluster."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -17,6 +18,8 @@ from shared_reader import Reader
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.kafka import KafkaDestination, KafkaEndpoint, KafkaShared, KafkaSink, KafkaSource
+from xas_agent.adapters.kafka import source as sources
+from xas_agent.agent.types import REPLAYED_S
 
 _numbers = itertools.count()
 
@@ -77,8 +80,21 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(address: str, s
     with closing(reading(address)) as second:
         wait_until(lambda: len(second.documents) == len(open_run.docs))
     assert second.uids() == [doc["uid"] for _, doc in open_run.docs]
-    assert all(age > 3600 for age in second.ages[:-1])
-    assert second.ages[-1] == 0.0
+    assert all(age >= REPLAYED_S for age in second.ages[:-1])
+    assert second.ages[-1] < REPLAYED_S
+
+
+def test_documents_that_waited_at_the_brokers_have_their_age(
+    address: str, sink: KafkaSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made().sweep(array=True).stop()
+    for document in made.docs:
+        sink(*document)
+    now = time.time
+    monkeypatch.setattr(sources.time, "time", lambda: now() + 3600)
+    with closing(reading(address)) as reader:
+        wait_until(lambda: len(reader.documents) == len(made.docs))
+    assert all(3600 <= age < REPLAYED_S for age in reader.ages)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -17,7 +18,9 @@ from pydantic import ValidationError
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.nats import NATSDestination, NATSEndpoint, NATSShared, NATSSink, NATSSource
+from xas_agent.adapters.nats import source as sources
 from xas_agent.adapters.nats.endpoint import Link
+from xas_agent.agent.types import REPLAYED_S
 
 _numbers = itertools.count()
 
@@ -44,7 +47,7 @@ def test_documents_come_as_they_were_sent(server: Server, subject: str, sink: NA
         wait_until(lambda: len(reader.documents) == len(made.docs))
     assert [name for name, _ in reader.documents] == [name for name, _ in made.docs]
     np.testing.assert_array_equal(reader.documents[2][1]["data"]["It"], made.docs[2][1]["data"]["It"])
-    assert reader.ages == [0.0] * len(made.docs)
+    assert all(0 <= age < REPLAYED_S for age in reader.ages)
 
 
 def test_messages_of_bluesky_nats_are_read(server: Server, subject: str) -> None:
@@ -60,6 +63,19 @@ def test_messages_of_bluesky_nats_are_read(server: Server, subject: str) -> None
         wait_until(lambda: len(reader.documents) == len(made.docs) and reader.source.malformed == 2)
     link.close()
     assert reader.documents == [(name, dict(doc)) for name, doc in made.docs]
+
+
+def test_documents_that_waited_at_the_server_have_their_age(
+    server: Server, subject: str, sink: NATSSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made().sweep(array=True).stop()
+    for document in made.docs:
+        sink(*document)
+    now = time.time
+    monkeypatch.setattr(sources.time, "time", lambda: now() + 3600)
+    with closing(reading(shared(server, subject))) as reader:
+        wait_until(lambda: len(reader.documents) == len(made.docs))
+    assert all(3600 <= age < REPLAYED_S for age in reader.ages)
 
 
 def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(
@@ -79,8 +95,8 @@ def test_a_run_in_progress_goes_to_the_next_agent_from_its_start(
         second.acknowledge(open_run.uid)
     assert second.uids() == [doc["uid"] for _, doc in open_run.docs]
     # What the first agent acknowledged is too old for rules; what it had not seen is new.
-    assert all(age > 3600 for age in second.ages[:-1])
-    assert second.ages[-1] == 0.0
+    assert all(age >= REPLAYED_S for age in second.ages[:-1])
+    assert second.ages[-1] < REPLAYED_S
     later = Made().stop()
     for document in later.docs:
         sink(*document)

@@ -246,8 +246,9 @@ class TestMissing:
     def test_a_frame_that_is_too_old_to_be_judged_ends_the_silence(self):
         watched = rules({"kind": "quiet", "seconds": 60})
         watched(frame(1, received=1000.0), estimate(3.0))
-        watched.heard(frame(2, received=1050.0))
+        watched.heard(frame(2, received=900.0), 1050.0)
         assert not watched.quiet(1100.0)
+        assert watched.quiet(1111.0)
 
     def test_silence_by_the_clock(self):
         watched = rules({"kind": "quiet", "seconds": 60})
