@@ -195,7 +195,7 @@ class Link:
             return await self.jetstream.find_stream_name_by_subject(endpoint.filter(0))
         except nats.js.errors.NotFoundError:
             wanted = f"stream {endpoint.stream}" if endpoint.stream else f"stream with subject {endpoint.filter(0)}"
-            make = f"nats stream add --subjects '{endpoint.subject}.>'"
+            make = f"nats stream add {endpoint.stream or 'NAME'} --subjects '{endpoint.subject}.>' --defaults"
             raise EndpointUnreachable(endpoint.address, f"the server has no {wanted}; make it: {make}") from None
         except nats.js.errors.ServiceUnavailableError:
             message = "JetStream is not enabled on the server: start it with --jetstream"

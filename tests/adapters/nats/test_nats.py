@@ -186,7 +186,10 @@ def test_a_server_that_restarts_loses_nothing(server: Server, subject: str, sink
 def test_endpoints_that_do_not_answer_are_named(server: Server) -> None:
     with pytest.raises(EndpointUnreachable, match=r"no NATS server answered within 0\.2 s"):
         NATSSource(NATSShared(address="nats://127.0.0.1:1", connect_timeout_s=0.2)).connect()
-    with pytest.raises(EndpointUnreachable, match=r"no stream with subject nowhere\.>"):
+    with pytest.raises(
+        EndpointUnreachable,
+        match=r"no stream with subject nowhere\.>; make it: nats stream add NAME --sub",
+    ):
         NATSSink(NATSDestination(address=f"{server.address}/nowhere")).connect()
 
 
