@@ -171,8 +171,11 @@ class Publication:
         stale = age_s > self._max_age_s
         if stale and not self._stale:
             names = self._runs.names(frame.run_uid, file=frame.scan.file)
-            message = "frames older than control.max_age_s: no rule decides on them"
-            _log.warning(message, age_s=round(age_s % REPLAYED_S, 1), max_age_s=self._max_age_s, **names)
+            if age_s < REPLAYED_S:
+                message = "frames older than control.max_age_s: no rule decides on them"
+                _log.warning(message, age_s=round(age_s, 1), max_age_s=self._max_age_s, **names)
+            else:
+                _log.warning("frames of a past run, or of another agent before: no rule decides on them", **names)
         self._stale = stale
         return stale
 

@@ -366,7 +366,7 @@ class Session:
         try:
             complete = True
             durable = source if isinstance(source, DurableSource) else None  # looked up once: it takes microseconds
-            aged = source if isinstance(source, FilledSource | SharedSource) else None
+            aged = source if isinstance(source, TiledSource | FilledSource | SharedSource) else None
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come

@@ -1,5 +1,6 @@
 """Which documents of a run have come, by their numbers."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -165,11 +166,17 @@ class RunAccount:
 
 def latest_time(doc: Doc) -> float:
     """Return the time of a document, or the latest one of a page; 0 if it has none."""
-    time = doc.get("time", 0.0)
+    at = doc.get("time", 0.0)
     try:
-        return float(max(time) if isinstance(time, list) else time)
+        return float(max(at) if isinstance(at, list) else at)
     except (TypeError, ValueError):
         return 0.0
+
+
+def age_of(doc: Doc) -> float:
+    """Return the time since a document was recorded, s; 0 if it has no time."""
+    recorded = latest_time(doc)
+    return max(0.0, time.time() - recorded) if recorded else 0.0
 
 
 def _rows_from(doc: Doc, start: int) -> Doc:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from cachetools import FIFOCache
 
 from ...agent.types import Document, get_logger, size_of
-from .account import RunAccount, latest_time
+from .account import RunAccount, age_of
 from .lost import LostDocuments, NewRuns, Request
 from .server import begun
 from .source import TiledEndpoint
@@ -236,7 +236,7 @@ class FilledSource:
         for name, doc in answer.documents:
             if name != "stop" and (new := self._runs[run].fill(name, doc)) is not None:
                 count += 1
-                yield self._yielded(run, name, dict(new), _age_s(new))
+                yield self._yielded(run, name, dict(new), age_of(new))
         if count:
             log.info("lost documents read from the catalogue", run=run, documents=count)
         if answer.failure:
@@ -246,7 +246,7 @@ class FilledSource:
         yield from self._let_go(answer.key)
         if answer.stop is not None and run in self._runs:
             self._ended[run] = True
-            yield self._yielded(run, "stop", answer.stop, _age_s(answer.stop))
+            yield self._yielded(run, "stop", answer.stop, age_of(answer.stop))
 
     def _let_go(self, key: str) -> Iterator[Document]:
         """Yield the documents that waited; before the first one, nothing is looked for again."""
@@ -283,9 +283,3 @@ class FilledSource:
             self._runs.pop(run, None)
             self._ended.setdefault(run, False)
         return name, doc
-
-
-def _age_s(doc: Mapping[str, Any]) -> float:
-    """Return the time since a document was recorded, s; 0 if it has no time."""
-    recorded = latest_time(doc)
-    return time.time() - recorded if recorded else 0.0

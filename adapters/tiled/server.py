@@ -78,7 +78,14 @@ class Catalogue(Settings):
         """Return Tiled's client of the catalogue; httpx and Tiled raise many types of exception."""
         from tiled.client import from_uri
 
-        return from_uri(self.http_uri, api_key=os.environ.get(self.api_key_from) or None, show_progress=False)
+        key = os.environ.get(self.api_key_from) or None
+        try:
+            return from_uri(self.http_uri, api_key=key, show_progress=False)
+        except RuntimeError as error:
+            if key or "API key" not in str(error):
+                raise
+            reason = f"the server asks for an API key: set the environment variable {self.api_key_from}"
+            raise PermissionError(reason) from None
 
     def wait(self, timeout_s: float, closing: threading.Event) -> None:
         """Wait until the server answers, 0 for ever.

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ...agent.types import Document, get_logger
+from ...agent.types import REPLAYED_S, Document, get_logger
 from ..errors import EndpointUnreachable
+from .account import age_of
 from .documents import documents_of
 from .server import Catalogue, begun, one_line, start_of, stopped
 
@@ -45,6 +46,8 @@ class _Followed:
     """The documents of a run that have been yielded."""
 
     begun: float
+    past: bool = False
+    """Whether it was over when the source began: no rule decides on it, however young it is."""
     seen: set[str] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
     """Last announced row of each StreamDatum."""
@@ -77,6 +80,9 @@ class TiledSource:
         """What changed with the latest document: the yielded part of each run, by its uid; null: forgotten."""
         self._moved: dict[str, Any] = {}
         """Changes that the next document reports."""
+        self.age_s = 0.0
+        """Time since the latest document was recorded, s; of one without a time, that since the end of its run;
+        ``REPLAYED_S`` of a past run."""
 
     def connect(self) -> None:
         """Open the catalogue.
@@ -101,7 +107,7 @@ class TiledSource:
         for number, run in enumerate(latest):
             uid, at = str(start_of(run).get("uid")), begun(start_of(run))
             if number < self.endpoint.past or (not stopped(run) and newest - at < _LONGEST_RUN_S):
-                self._open[uid] = _Followed(at)
+                self._open[uid] = _Followed(at, past=stopped(run))
             else:
                 self._done[uid] = at
         self._forget_old_runs()
@@ -180,6 +186,7 @@ class TiledSource:
         uid, at = str(start.get("uid")), begun(start)
         followed = self._open.setdefault(uid, _Followed(at))
         over = stopped(run)  # before the documents are requested
+        since_end_s = age_of(run.metadata["stop"]) if over else 0.0
         if not start.get("xas_agent"):
             for name, document in documents_of(run, followed.events):
                 if self._closing.is_set():
@@ -194,6 +201,7 @@ class TiledSource:
                     if name in ("start", "stream_datum", "stop"):
                         self._moved[uid] = [at, name == "stop", dict(followed.events), dict(followed.rows)]
                     self.position, self._moved = self._moved, {}
+                    self.age_s = REPLAYED_S if followed.past else age_of(doc) or since_end_s
                     yield name, doc
         self._moved[uid] = [at, over, dict(followed.events), dict(followed.rows)]
         if over:

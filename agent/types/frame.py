@@ -22,8 +22,8 @@ DOCUMENT_NAMES = frozenset(
 
 
 REPLAYED_S = 1e9
-"""Added to the age of a document that another agent has acknowledged, s: whatever ``control.max_age_s`` is, no rule
-decides on it a second time. A remainder, ``age % REPLAYED_S``, is the age itself."""
+"""Added to the age of a document that another agent has acknowledged, or of a past run, s: whatever
+``control.max_age_s`` is, no rule decides on it. The remainder, ``age % REPLAYED_S``, is the age itself."""
 
 
 class Received(NamedTuple):

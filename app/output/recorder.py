@@ -46,7 +46,7 @@ HISTORY_COLUMNS = (
     *("proposed_at", "proposed_by", "approved_at", "approved_by", "sent_at", "settled_at", "settled_by"),
 )
 """Columns of decisions.csv that say when a decision came to a status, Unix s, and which person brought it there."""
-_LATENCY_BINS_MS = np.geomspace(1e-3, 1e7, 2400)
+_LATENCY_BINS_MS = np.geomspace(1e-3, 1e13, 3840)
 """Upper ends of the classes in which latencies are counted, ms; they differ by 1 %."""
 _GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 

@@ -2,7 +2,10 @@
 
 import io
 import json
+import socket
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tiled_server import KEY, write
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.tiled import TiledEndpoint, TiledSource
 from xas_agent.adapters.tiled.documents import documents_of
+from xas_agent.agent.types import REPLAYED_S
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
 
@@ -170,11 +174,17 @@ def test_the_command_reads_a_catalogue_and_writes_to_it(
     model = {"use": ["co-k"], "threads": 1}
     config = {"tiled": endpoint.model_dump(), "publish": {"tiled": endpoint.uri}, "preset": "haven", "model": model}
     config["assets"] = {"roots": [str(folder)]}
+    config["rules"] = [
+        {"name": "r", "trigger": {"kind": "threshold", "quantity": "OS", "above": 0}, "action": "stop"}
+    ]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("TILED_API_KEY", KEY)
-    run_command("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out")
+    said = run_command("run", "--config", tmp_path / "mine.yaml", "--out", tmp_path / "out").stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["frames"], summary["frames_set_aside"]) == (1, {})
+    # A decision on a run that is long over would stop the plan of another.
+    assert summary["decisions"] == 0
+    assert "no rule decides on them" in said
     from tiled.queries import Key
 
     (answer,) = client.search(Key("start.xas_agent") == True).values()  # noqa: E712
@@ -187,6 +197,38 @@ def test_the_command_reads_a_catalogue_and_writes_to_it(
     (event,) = (doc for name, doc in published if name == "event" and "OS" in doc["data"])
     read = {key: row[key] for key in event["data"]}
     assert {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in read.items()} == event["data"]
+
+
+def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = pytest.importorskip("tiled.client", reason="pip install 'xas-agent[tiled]'")
+
+    def refused(*_: object, **__: object) -> None:  # the client leaves its socket open then
+        raise RuntimeError("This server requires API key authentication. Set an api_key as in: …")
+
+    monkeypatch.delenv("TILED_API_KEY", raising=False)
+    monkeypatch.setattr(client, "from_uri", refused)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        uri = f"tiled://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(EndpointUnreachable, match="set the environment variable TILED_API_KEY"):
+            TiledSource(TiledEndpoint(uri=uri)).connect()
+
+
+@pytest.mark.slow
+def test_a_past_run_is_marked_and_a_run_in_progress_has_its_age(catalogue: Any) -> None:
+    client, endpoint, folder = catalogue
+    over, going = shapes.sst1(folder).documents, shapes.sst1(folder).documents
+    newest = max(doc["time"] for _, doc in going if "time" in doc)
+    for _, doc in over + going:
+        if "time" in doc:
+            doc["time"] += time.time() - 3600 - newest
+    write(client, over)
+    write(client, going[:-1], 1)
+    source = TiledSource(endpoint)
+    ages = [(name, source.age_s) for name, _ in source]
+    first = [name for name, _ in ages].index("stop") + 1
+    assert {age for _, age in ages[:first]} == {REPLAYED_S}
+    assert [age for name, age in ages[first:] if name == "event" and not 3600 <= age < 86400] == []
+    assert "event" in dict(ages[first:])
 
 
 def test_nobody_there_is_reported() -> None:

@@ -127,6 +127,12 @@ def test_latencies_are_those_of_all_frames_to_a_hundredth():
     assert recorder.latency_ms() == pytest.approx({"p50": p50, "p99": p99}, rel=0.02)
 
 
+def test_the_latency_of_what_waited_for_days_is_not_cut():
+    recorder = started(Recorder())
+    frame(recorder, 1, latency_ms=3 * 86400e3)
+    assert recorder.latency_ms() == pytest.approx({"p50": 259.2e6, "p99": 259.2e6}, rel=0.02)
+
+
 def test_samples_beyond_a_number_are_counted_together():
     recorder = started(Recorder())
     for number in range(1, MAX_SAMPLES + 11):
