@@ -1,6 +1,7 @@
 """``xas-agent calibrate``: the differences between measurement and FEFF, from standards, for a model's card."""
 
 import csv
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,8 @@ def _sites(counterpart: str, text: str, rows: dict[str, _FeffRow]) -> list[tuple
         if not row:
             raise StandardError(f"{text}: found no FEFF row, expected FILE=ROW, such as NiO.xdi=NiO_Ni000")
         if row not in rows:
-            found = f"found {len(rows)} rows, such as {', '.join(list(rows)[:5])}"
+            alike = difflib.get_close_matches(row, rows, 5, 0.5) or list(rows)[:5]
+            found = f"found {len(rows)} rows, such as {', '.join(alike)}"
             raise StandardError(f"{text}: no row {row!r} among the FEFF rows; {found}")
         number = _number(weight, text, "the multiplicity", _MULTIPLICITY_RANGE, "2*ROW") if star else 1.0
         sites.append((number, rows[row]))

@@ -24,6 +24,7 @@ def draw_standards(path: Path, fits: "Sequence[StandardFit]") -> None:
             loc="left",
             fontsize=8,
         )
+        axes.set_ylabel("normalised μ")
         axes.set_xlabel("energy on FEFF's scale − tabulated edge (eV)")
         axes.legend(loc="center right", fontsize=8)
     figure.savefig(path, dpi=DPI)

@@ -39,6 +39,14 @@ def test_a_standard_that_cannot_be_used(tmp_path, standard, why):
         calibrate_model("co-k", [f"{tmp_path / standard}"], [counterpart], AlignmentSettings(), None)
 
 
+def test_a_row_that_is_not_there_is_answered_with_those_of_like_names(tmp_path):
+    energy, names = np.arange(7700.0, 7800.0, 0.5), [*(f"Li0.{k}CoO2_Co000" for k in range(9)), "Co_metal_Co000"]
+    mu = np.tile(_spectrum(energy, 7715.0), (len(names), 1))
+    np.savez(tmp_path / "co.npz", id=names, energy=np.broadcast_to(energy, mu.shape), mu=mu)
+    with pytest.raises(InputError, match="found 10 rows, such as Co_metal_Co000"):
+        calibrate_model("co-k", [f"{tmp_path}/b.dat=Co_Co000"], [tmp_path / "co.npz"], AlignmentSettings(), None)
+
+
 def test_a_training_config_is_calibrated_with_a_compound_of_two_sites(tmp_path):
     """The compound is half x0 and half x1, 4 eV apart, and its monochromator is 2 eV too low."""
     energy = np.arange(7700.0, 7820.0, 0.5)
