@@ -351,7 +351,12 @@ def _judged(model: Model, data: FeffData, end_ev: float | None) -> tuple[int, li
         error = np.abs(mean[known] - mean_truth[known]).mean()
         metric = "weighted F1" if d.kind == "classified" else "R2"
         figures = [f"{score:.3f}", f"{error:.3f} {d.unit}", f"{half:.3f} {d.unit}", f"{held.mean():.1%}"]
-        table.append([d.name, *figures, str(known.sum()), metric])
+        of_value, of_mean = (
+            (~np.isnan(truth)).sum(),
+            known.sum(),
+        )  # a mean oxidation state is known of fewer compounds
+        counts = f"{of_value}" if of_value == of_mean else f"{of_value}, mean {of_mean}"
+        table.append([d.name, *figures, counts, metric])
     return len(rows), table
 
 
