@@ -16,7 +16,7 @@ from ..adapters.kafka import KafkaSource
 from ..adapters.nats import NATSSource
 from ..adapters.tiled import FilledSource, TiledSource
 from ..adapters.zmq import ZMQSource
-from ..agent.types import Control, DurableSource, InputError, SharedSource, Source, get_logger
+from ..agent.types import AgedSource, Control, DurableSource, InputError, SharedSource, Source, get_logger
 from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
@@ -366,7 +366,7 @@ class Session:
         try:
             complete = True
             durable = source if isinstance(source, DurableSource) else None  # looked up once: it takes microseconds
-            aged = source if isinstance(source, TiledSource | FilledSource | SharedSource) else None
+            aged = source if isinstance(source, AgedSource) else None
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
                 if complete:  # a RunStop after omitted documents would announce events that never come

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -113,6 +115,20 @@ def test_files_of_a_folder_are_series_by_their_headers_else_one(xa: Run, tmp_pat
     (decision,) = rows(out / "decisions.csv")
     assert decision["file"] == "scan6.xdi"
     assert decision["sample"] == ("charged" if names else "")
+
+
+@pytest.mark.slow
+def test_no_rule_decides_on_files_of_yesterday(xa: Run, tmp_path: Path) -> None:
+    files = write_files(tmp_path / "in", names=True)
+    for file in files:
+        os.utime(file, (yesterday := time.time() - 86_400.0, yesterday))
+    (tmp_path / "agent.yaml").write_text(CONFIG)
+    out = tmp_path / "out"
+    args = ("--config", tmp_path / "agent.yaml", "--out", out, "--frames", len(files))
+    done = xa("run", "--folder", tmp_path / "in", *args)
+    assert "no rule decides on them" in done.stdout + done.stderr
+    assert len(rows(out / "descriptors.csv")) == len(files)
+    assert rows(out / "decisions.csv") == []
 
 
 def test_answers_for_files_name_sample_and_element(xa: Run, tmp_path: Path) -> None:

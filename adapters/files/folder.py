@@ -36,6 +36,8 @@ class _Seen:
     """How long the file was unchanged before it last grew, s."""
     pause: float = 0.0
     """The shorter of the last two such times, s, so that a file written in two parts is not waited for."""
+    early: bool = False
+    """Whether the file was in this state at the first poll."""
     processed: bool = False
     """Whether the file was read or refused in this state."""
     yielded: frozenset[bytes] = frozenset()
@@ -73,6 +75,7 @@ class FolderWatch:
         self.folder = Path(folder)
         self._pattern, self._settle, self._columns = pattern, settle_s, columns
         self._seen: dict[str, _Seen] = {}
+        self._polled = False
 
     def poll(self, now: float) -> Iterator[tuple[Path, list[FileSpectrum]]]:
         """Yield the files that have become complete, the oldest first, with their new spectra.
@@ -88,13 +91,14 @@ class FolderWatch:
             The folder cannot be read.
         """
         states = self._states()
+        early, self._polled = not self._polled, True
         moved = {seen.state: name for name, seen in self._seen.items() if states.get(name) != seen.state}
         for name, state in sorted(states.items(), key=lambda item: (item[1][2], item[0])):
             seen = self._seen.get(name)
             if seen is None and (before := moved.get(state)) in self._seen:
                 seen = self._seen[name] = self._seen.pop(before)
             elif seen is None:
-                seen = self._seen[name] = _Seen(state, now)
+                seen = self._seen[name] = _Seen(state, now, early=early)
             elif seen.state != state:
                 grown = seen.state[0] == state[0] and seen.state[1] < state[1]
                 rested = now - seen.since if grown else 0.0
@@ -104,6 +108,11 @@ class FolderWatch:
                 seen.processed = True
                 if spectra := self._new(self.folder / name, seen, now):
                     yield self.folder / name, spectra
+
+    def age_s(self, name: str) -> float:
+        """Return how long ago a file was written that was there at the first poll, s; 0 of one that came later."""
+        seen = self._seen[name]
+        return max(0.0, time.time() - seen.state[2] / 1e9) if seen.early else 0.0
 
     def state(self, name: str, processed: int) -> list[Any]:
         """Return what :meth:`restore` needs of a file of which so many of the new spectra were processed."""
@@ -261,7 +270,8 @@ class FolderSource:
     element, edge, sample : str, optional
         They replace those of the files.
     once : bool
-        Whether to end with the files that are there now, in the order in which they were measured.
+        Whether to end with the files that are there now, in the order in which they were measured. They then count as
+        new, however old they are.
 
     Raises
     ------
@@ -287,12 +297,16 @@ class FolderSource:
         self._stop = threading.Event()
         self._composer = RunComposer(element, edge, sample)
         self._watch = FolderWatch(folder, pattern=pattern, settle_s=0.0 if once else settle_s, columns=columns)
+        self._once = once
         self._files = _once(self._watch) if once else _follow(self._watch, poll_s, self._stop)
         self.position: dict[str, Any] = {}
         """The open run after the latest document, as ``run``, and the processed part of its file, by name."""
+        self.age_s = 0.0
+        """Time since the latest document's file was written, s, if it was there when the iteration began; else 0."""
 
     def __iter__(self) -> Iterator[Document]:
         for path, spectra in self._files:
+            self.age_s = 0.0 if self._once else self._watch.age_s(path.name)
             for note in dict.fromkeys(note for spectrum in spectra for note in spectrum.notes):
                 log.info("read", file=str(path), note=note)
             for number, spectrum in enumerate(spectra, 1):

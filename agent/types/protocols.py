@@ -65,17 +65,22 @@ class DurableSource(Source, Protocol):
 
 
 @runtime_checkable
-class SharedSource(DurableSource, Protocol):
-    """A source that several agents share: it keeps documents until they are acknowledged, and gives runs to another.
-
-    ``close`` ends the iteration; acknowledgements are taken until ``release``.
-    """
+class AgedSource(Source, Protocol):
+    """A source that knows how old its documents are; without it they count as new."""
 
     @property
     def age_s(self) -> float:
         """Time for which the latest document waited when it was yielded, s, with ``REPLAYED_S`` if another agent has
-        acknowledged it."""
+        acknowledged it, or if its run was over before."""
         ...
+
+
+@runtime_checkable
+class SharedSource(DurableSource, AgedSource, Protocol):
+    """A source that several agents share: it keeps documents until they are acknowledged, and gives runs to another.
+
+    ``close`` ends the iteration; acknowledgements are taken until ``release``.
+    """
 
     @property
     def takeovers(self) -> int:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,19 @@ def test_a_source_goes_on_after_any_document(killed_after: int, tmp_path: Path):
     assert {event["descriptor"] for _, event in events} == {descriptor["uid"]}
     assert [event["seq_num"] for _, event in events] == [1, 2, 3, 4, 5]
     assert [event["data"]["file"] for _, event in events] == ["a.spec"] * 3 + ["b.xdi", "c.xdi"]
+
+
+def test_a_file_that_was_there_at_the_beginning_is_as_old_as_it_is(tmp_path):
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    put(tmp_path / "early.xdi", TABLE, an_hour_ago)
+    source = FolderSource(tmp_path, settle_s=0.0, poll_s=0.01, element="Ni", edge="K")
+    ages: list[float] = []
+    for name, _ in source:
+        if name == "event":
+            ages.append(source.age_s)
+            put(tmp_path / "late.xdi", TABLE.replace("8400.00", "8401.00"), an_hour_ago)  # as copied with its time
+            if len(ages) == 2:
+                source.close()
+    assert ages == [pytest.approx(3600.0, abs=60.0), 0.0]
+    once = FolderSource(tmp_path, element="Ni", edge="K", once=True)
+    assert [once.age_s for name, _ in once if name == "event"] == [0.0, 0.0]
