@@ -78,7 +78,8 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
     axes.axhline(OOD_LIMIT, color=RED, lw=0.9, ls=":")
     axes.annotate(
         "above: unlike the training spectra", (0.005, OOD_LIMIT), xycoords=axes.get_yaxis_transform(), color=RED,
-        fontsize=8, va="top", xytext=(0, -1), textcoords="offset points",
+        fontsize=8, va="top", xytext=(0, -2), textcoords="offset points", zorder=4,
+        bbox={"fc": "white", "ec": "none", "pad": 0.8},  # over the lines of decisions
     ).set_in_layout(False)  # fmt: skip
     draw_levels(axes, [rule for rule in rules if rule.trigger.kind != "unfamiliar"], "ood_score", [OOD_LIMIT])
     axes.set_ylim(0, max(1.15, 1.1 * float(np.nanmax(score))))
