@@ -118,7 +118,7 @@ def settings_of(
         content.setdefault("serving", {})["single_site"] = True
     if source is not None:
         key = broker_of(source) or ("tiled" if is_tiled(source) else "source")
-        if key == "source" and "://" in source and not source.startswith(("zmq://", "ipc://")):
+        if key == "source" and "://" in source and not source.startswith(("zmq://", "tcp://", "ipc://")):
             expected = "expected zmq://, ipc://, tiled://, nats://, kafka:// or a file of documents"
             fail(f"--source: found {source!r}, {expected}", USAGE)
         others = [name for name in ("source", "tiled", "nats", "kafka") if name != key]

@@ -8,7 +8,7 @@ import typer
 from full_disk import full_disk
 
 from xas_agent.adapters.files.folder import FolderSource
-from xas_agent.app.commands.shared import _show, check_folder_of, conclude
+from xas_agent.app.commands.shared import _show, check_folder_of, conclude, settings_of
 from xas_agent.app.config import load_config
 from xas_agent.app.output.folder import OutputFolder
 from xas_agent.app.session import Session
@@ -89,3 +89,18 @@ def test_lines_of_the_summary_are_short_and_no_word_is_cut(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "key".ljust(19) + "word " * 11 + "word"
     assert lines[2:] == [" " * 19 + word, " " * 19 + "end", "empty".ljust(19)]
+
+
+@pytest.mark.parametrize("address", ["zmq://127.0.0.1:9", "tcp://127.0.0.1:9", "127.0.0.1:9", "ipc:///run/documents"])
+def test_each_form_of_a_zmq_address_is_a_source(address):
+    settings = settings_of(None, None, None, None, source=address)
+    assert settings.source is not None
+    assert settings.source.address == address
+
+
+def test_an_unknown_kind_of_source_names_all_kinds(capsys):
+    with pytest.raises(typer.Exit):
+        settings_of(None, None, None, None, source="foo://127.0.0.1:9")
+    assert (
+        "found 'foo://127.0.0.1:9', expected zmq://, ipc://, tiled://, nats://, kafka://" in capsys.readouterr().err
+    )
