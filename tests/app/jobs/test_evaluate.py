@@ -167,8 +167,9 @@ def test_missing_disordered_rows_are_named(tmp_path, feff, model):
         report_on(str(model), feff, tmp_path, "full", ["disorder"], 1)
 
 
-def test_figures_of_value_and_mean_have_their_own_numbers_of_rows(capsys):
+def test_figures_of_value_and_mean_have_their_own_numbers_of_rows(capsys, monkeypatch):
     """Of 32 rows of Mn for validation 31 have an oxidation state, and 18 a mean one by charge balance."""
+    monkeypatch.setenv("COLUMNS", "200")
     evaluate.evaluate_model("mn-k", Path(__file__).resolve().parents[3] / "data/feff", "val", None)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert next(line for line in lines if line.startswith("as computed OS ")).endswith("% 31, mean 18 weighted F1")
