@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ...agent.counted import counted
+from ..counted import counted
 from .shared import USAGE, exit_on_error, fail
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...agent.counted import counted
 from ...agent.types import InputError, get_logger, read_yaml
 from ...models.cores import core_count
+from ..counted import counted
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...agent.counted import counted
 from ...agent.types import InputError
+from ..counted import counted
 from .doctor_machine import clock, disk, memory, packages, python, terminal
 from .doctor_setup import EXTRAS, extras, files_of_models, ports, reached, sockets
 from .finding import Finding

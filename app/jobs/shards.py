@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...agent.counted import counted
 from ...agent.types import InputError
 from ...models.cores import core_count
+from ..counted import counted
 from .dataset import and_failed, labels_file, log_failures, working
 
 if TYPE_CHECKING:

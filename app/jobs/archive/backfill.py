@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from ....adapters.formats import Columns
-from ....agent.counted import counted
 from ....models.card import read_card
 from ....models.progress import Progress
 from ...config import Config
+from ...counted import counted
 from ...wiring import model_folders
 from .engines import Engine
 from .folder import ArchiveFolder
