@@ -124,7 +124,7 @@ class FolderWatch:
         """Take a file for processed as far as another watch had processed it."""
         (inode, size, changed), digests, complete = state
         yielded = frozenset(map(bytes.fromhex, digests))
-        self._seen[name] = _Seen((inode, size, changed), 0.0, processed=complete, yielded=yielded)
+        self._seen[name] = _Seen((inode, size, changed), 0.0, early=True, processed=complete, yielded=yielded)
 
     @property
     def unread(self) -> dict[str, str]:

@@ -241,3 +241,14 @@ def test_a_file_that_was_there_at_the_beginning_is_as_old_as_it_is(tmp_path):
     assert ages == [pytest.approx(3600.0, abs=60.0), 0.0]
     once = FolderSource(tmp_path, element="Ni", edge="K", once=True)
     assert [once.age_s for name, _ in once if name == "event"] == [0.0, 0.0]
+
+
+def test_the_rest_of_a_file_is_as_old_as_it_is_after_a_restart(tmp_path):
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    put(tmp_path / "scan.xdi", TABLE, an_hour_ago)
+    before = FolderWatch(tmp_path, settle_s=0.0)
+    assert names(before.poll(0.0)) == ["scan.xdi"]
+    after = FolderWatch(tmp_path, settle_s=0.0)
+    after.restore("scan.xdi", before.state("scan.xdi", 0))
+    assert names(after.poll(0.0)) == ["scan.xdi"]
+    assert after.age_s("scan.xdi") == pytest.approx(3600.0, abs=60.0)
