@@ -17,10 +17,10 @@ from ..adapters.nats import NATSSource
 from ..adapters.tiled import FilledSource, TiledSource
 from ..adapters.zmq import ZMQSource
 from ..agent.types import AgedSource, Control, DurableSource, InputError, SharedSource, Source, get_logger
+from ..wording import counted
 from .about import write_about
 from .agent import CLOSED_EARLY, XASAgent
 from .config import Config
-from .counted import counted
 from .failures import SourceFailed
 from .health import STUCK_S, Health
 from .operator import OperatorServer, judged_last, short_id, with_args

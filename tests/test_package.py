@@ -21,7 +21,7 @@ import xas_agent
 from xas_agent.agent.types import DOCUMENT_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("agent", "adapters", "app", "configs", "models", "plans", "sim_beamline")
+FOLDERS = ("agent", "adapters", "app", "configs", "models", "plans", "sim_beamline", "wording")
 SOURCES = sorted(ROOT.glob("[_c]*.py")) + sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ...agent.fields import FOIL_ROLES
 from ...agent.stream import has_stray_energy, split_sweeps, turn_negative_currents, turns_too_often
 from ...agent.types import Array, Formula
+from ...wording import counted
 from .column_names import (
     SIGNALS,
     AmbiguousColumnError,
@@ -187,7 +188,7 @@ def assemble(
     sweeps = _sweeps(energy)
     count = len(sweeps)
     if count > 1:
-        notes = (*notes, f"the energy turns {count - 1} times: read as {count} spectra")
+        notes = (*notes, f"the energy turns {counted(count - 1, 'time')}: read as {count} spectra")
     return [
         _spectrum(
             path,

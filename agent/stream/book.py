@@ -7,6 +7,7 @@ from typing import Any
 
 from cachetools import FIFOCache
 
+from ...wording import all_of, counted
 from ..fields import FieldSettings, SeriesSettings, element_and_edge, read_scan, read_text, skip_reason
 from ..types import Reason, Received, RunDocument, RunInfo, SetAside, as_count, get_logger
 from .columns import document_time
@@ -446,7 +447,7 @@ class Book:
         if not events or any(run.lacks_descriptor() for run in self._runs.open.values()):
             return
         last = events[-1]
-        detail = f"{len(events)} events of descriptor {uid}"
+        detail = f"{counted(len(events), 'event')} of descriptor {uid}"
         uid, count = str(last.get("uid", "")), len(events)
         aside = SetAside("", uid, document_time(last), Reason.DESCRIPTOR_NEVER_CAME, detail, count=count)
         self._out.append(aside)
@@ -498,9 +499,8 @@ class Book:
         unread = sum(self._given_up.values())
         lost = {} if unread or not run.info.start else run.without_descriptor(self._reads)
         if lost:
-            names = ", ".join(lost)
-            detail = f"all {sum(lost.values())} events of stream {names}, and its descriptor, did not arrive"
             at, count = document_time(run.stop or {}), sum(lost.values())
+            detail = f"{all_of(count, 'event')} of stream {', '.join(lost)}, and its descriptor, did not arrive"
             aside = SetAside(run.uid, run.uid, at, Reason.EVENTS_LOST, detail, count=count)
             self._out.append(aside)
         if not unread:
@@ -510,5 +510,5 @@ class Book:
         late = run.info.joined_late and not run.streams
         reason = Reason.JOINED_LATE if late else Reason.DESCRIPTOR_NEVER_CAME
         missing = "start and descriptor" if late else "descriptor"
-        detail = f"{unread} events could not be read: their {missing} did not arrive"
+        detail = f"{counted(unread, 'event')} could not be read: their {missing} did not arrive"
         self._out.append(SetAside(run.uid, run.uid, document_time(run.stop or {}), reason, detail, count=unread))

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from ...wording import counted
 from ..fields import FieldSettings, UnreadableStream, external_keys_of_spectra, read_number
 from ..types import Array, Reason, RunDocument, RunInfo, SetAside, Settings, get_logger
 from .columns import UnreadFile, announced_events, document_time, finite_scalars
@@ -201,7 +202,7 @@ class FlyJoiner:
             total = max(announced.get(name, 0), *seen, 0)
             if total - len(seen) > self._fields.max_missing_fraction * total:
                 lost = total - len(seen)
-                detail = f"{lost} of {total} events of stream {name} did not arrive"
+                detail = f"{lost} of {counted(total, 'event')} of stream {name} did not arrive"
                 return [SetAside(uid, uid, run.time, Reason.EVENTS_LOST, detail, count=lost)]
         return []
 

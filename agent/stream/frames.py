@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...wording import counted
 from ..fields import FieldSettings, StreamFields, with_file
 from ..types import Array, Frame, Reason, Refusal, RunInfo, Scan, SetAside
 from .columns import average_readings, document_time, finite_scalars, read_event_columns, read_sweep_columns
@@ -79,7 +80,9 @@ class RunFrames:
         ``cut`` is why the last one may be incomplete; its detail follows the number of points.
         """
         if turns_too_often([len(s.points) for s in sweeps], self._settings.min_points):
-            detail = f"the energy turns {len(sweeps) - 1} times in {sum(len(s.points) for s in sweeps)} points"
+            detail = (
+                f"the energy turns {counted(len(sweeps) - 1, 'time')} in {sum(len(s.points) for s in sweeps)} points"
+            )
             uid, time = self._sweep_uid(stream, sweeps[0]), sweeps[-1].points[-1].time
             yield from self._fragment(self.set_aside(uid, time, Reason.ENERGY_NOT_MONOTONIC, detail))
             return
@@ -180,7 +183,7 @@ class RunFrames:
             parts = split_sweeps(columns["energy"]) or [slice(0, 0)]
             short = turns_too_often([part.stop - part.start for part in parts], min_points)
             if short or has_stray_energy(columns["energy"], parts):
-                detail = f"the energy turns {len(parts) - 1} times in {columns['energy'].size} points"
+                detail = f"the energy turns {counted(len(parts) - 1, 'time')} in {columns['energy'].size} points"
                 raise UnusableError(Reason.ENERGY_NOT_MONOTONIC, detail)
         except UnusableError as error:
             yield self.set_aside(uid, time, error.reason, error.detail, scan.file)

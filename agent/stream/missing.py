@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ...wording import all_of, counted
 from ..fields import (
     FieldSettings,
     describe_missing_fields,
@@ -56,7 +57,7 @@ class MissingData:
     def gap(self, stream: SpectrumStream, missing: int, time: float) -> SetAside:
         """Report the Events that are missing by now, except those of earlier reports."""
         lost, stream.reported = missing - stream.reported, missing
-        detail = f"{lost} events of stream {stream.name} did not arrive"
+        detail = f"{counted(lost, 'event')} of stream {stream.name} did not arrive"
         if stream.order.gaps:
             detail += f": seq_num {', '.join(stream.order.gaps)}"
             stream.order.gaps.clear()
@@ -68,7 +69,7 @@ class MissingData:
         reason, detail = Reason.TOO_FEW_POINTS, f"stream {stream.name} has no events"
         if announced:
             reason = Reason.POINTS_LOST if stream.points is not None else Reason.EVENTS_LOST
-            detail = f"all {announced} events of stream {stream.name} did not arrive"
+            detail = f"{all_of(announced, 'event')} of stream {stream.name} did not arrive"
         return self._frames.set_aside(self._info.uid, document_time(stop), reason, detail)
 
     def of_fields(

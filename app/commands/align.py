@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..counted import counted
+from ...wording import counted
 from .options import ColumnOption, ConfigOption, EdgeOption, ElementOption, FilesArgument, ModelOption, StrictOption
 from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail, settings_of
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ...wording import counted
 from ..ask import Refused, ask, named
-from ..counted import counted
 from .shared import FAILED, INTERRUPTED, USAGE, fail
 
 SessionOption = Annotated[

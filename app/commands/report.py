@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..counted import counted
+from ...wording import counted
 from .shared import USAGE, exit_on_error, fail
 
 

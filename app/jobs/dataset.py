@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...agent.types import InputError, get_logger, read_yaml
 from ...models.cores import core_count
-from ..counted import counted
+from ...wording import counted
 from ..output.progress import progress_bars
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...agent.types import InputError
-from ..counted import counted
+from ...wording import counted
 from .doctor_machine import clock, disk, memory, packages, python, terminal
 from .doctor_setup import EXTRAS, extras, files_of_models, ports, reached, sockets
 from .finding import Finding

@@ -12,7 +12,7 @@ import yaml
 
 from ...agent.types import InputError
 from ...models.card import Card, find, read_card
-from ..counted import counted
+from ...wording import counted
 from ..output.recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, leading
 from .report_data import QUANTITIES, Course, Measured, SessionData
 from .report_page import Picture, Section, SessionReport, Table, in_words, render

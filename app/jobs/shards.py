@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...agent.types import InputError
 from ...models.cores import core_count
-from ..counted import counted
+from ...wording import counted
 from .dataset import and_failed, labels_file, log_failures, working
 
 if TYPE_CHECKING:

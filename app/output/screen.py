@@ -11,7 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from ...agent.decide import Standing
-from ..counted import counted
+from ...wording import counted
 from .frame_lines import decision_lines, descriptor_lines, digits_of, frame_lines, newest_lines
 from .pen import GAP, Field, Pen, beside, duration
 from .recorder import OOD_LIMIT, Recorder, leading, named

@@ -9,8 +9,8 @@ from typing import Any
 from ....adapters.formats import Columns
 from ....models.card import read_card
 from ....models.progress import Progress
+from ....wording import counted
 from ...config import Config
-from ...counted import counted
 from ...wiring import model_folders
 from .engines import Engine
 from .folder import ArchiveFolder

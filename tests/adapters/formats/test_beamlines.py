@@ -216,7 +216,7 @@ def test_two_sweeps_in_a_file_are_two_spectra(tmp_path, back):
     assert [(s.id, s.row) for s in columns] == [("a.txt:0#1", 0), ("a.txt:0#2", 1)]
     for found in (*rows, *columns):
         assert flaw(found) is None
-        assert found.notes[-1] == "the energy turns 1 times: read as 2 spectra"
+        assert found.notes[-1] == "the energy turns 1 time: read as 2 spectra"
         np.testing.assert_allclose(found.mu, np.interp(found.energy, E, MU), atol=1e-9)
 
 

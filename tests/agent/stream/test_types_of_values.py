@@ -66,15 +66,15 @@ def test_bulk_events_are_read() -> None:
 @pytest.mark.parametrize(
     ("kept", "said"),
     [
-        (("start", "descriptor", "stop"), "all {n} events of stream primary did not arrive"),
-        (("start", "stop"), "all {n} events of stream primary, and its descriptor, did not arrive"),
+        (("start", "descriptor", "stop"), "{all} of stream primary did not arrive"),
+        (("start", "stop"), "{all} of stream primary, and its descriptor, did not arrive"),
     ],
 )
 def test_a_stream_without_events_is_reported(array: bool, kept: tuple[str, ...], said: str) -> None:
     made = Made().sweep(array=array).stop()
     frames, (aside,) = feed([d for d in made.docs if d[0] in kept])
     assert not frames
-    assert aside.detail == said.format(n=1 if array else N)
+    assert aside.detail == said.format(all="the only event" if array else f"all {N} events")
     assert aside.reason in ("events lost", "points lost")
 
 

@@ -1,4 +1,4 @@
-"""Numbers of things in words."""
+"""Numbers of things with their nouns."""
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -18,3 +18,12 @@ def counted(count: int, one: str, several: str = "") -> str:
     ('1 frame', '0 frames', '2 spectra')
     """
     return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
+def all_of(count: int, one: str) -> str:
+    """Name all of so many things.
+
+    >>> all_of(1, "event"), all_of(3, "event")
+    ('the only event', 'all 3 events')
+    """
+    return f"the only {one}" if count == 1 else f"all {counted(count, one)}"
