@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ....agent.decide import READINGS, Rule, triggers_in
+from ....wording import counted
 from ..recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Drawn
 from .columns import Column, Judged
 from .style import AMBER, BLUE, DARK, GREY, PALE, RED, short
@@ -87,26 +88,30 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
 
 
 def computed(column: Column, rules: Sequence[Rule]) -> list[list[Judged]]:
-    """Return what rules computed from a quantity, as a rate, by condition."""
-    found: dict[tuple[str, int], list[Judged]] = {}
+    """Return what rules computed from a quantity, as a rate, by condition; equal conditions of rules are one."""
+    found: dict[str, list[Judged]] = {}
     for judged in column.judged:
         if judged.compared.what:
-            found.setdefault((judged.rule, judged.part), []).append(judged)
+            found.setdefault(repr(part_of(rules, judged.rule, judged.part)), []).append(judged)
     return [judged for judged in found.values() if len(judged) > 1]
 
 
 def draw_computed(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule], characters: int) -> None:
-    """Draw a value that a rule computed from a quantity, with its bars."""
+    """Draw a value that rules computed from a quantity by equal conditions, with its bars."""
     quantity = getattr(part_of(rules, judged[0].rule, judged[0].part), "quantity", "")
     values, bars = np.array([j.compared.value for j in judged]), judged[-1].compared.bars
-    axes.plot([j.at for j in judged], values, ".-", color=DARK, lw=1.3, ms=3)
+    names = list(dict.fromkeys(j.rule for j in judged))
+    for name in names:
+        mine = [j for j in judged if j.rule == name]
+        axes.plot([j.at for j in mine], [j.compared.value for j in mine], ".-", color=DARK, lw=1.3, ms=3)
     for bar in bars:
         axes.axhline(bar, color=AMBER, lw=1.3, ls="--")
     if len(bars) > 1:
         axes.axhspan(min(bars), max(bars), color=AMBER, alpha=0.12, lw=0)
     said = f"bar{'s' if len(bars) > 1 else ''} {' and '.join(f'{bar:g}' for bar in bars).replace('-', '−')}"
-    rule = judged[0].rule
-    text = short(f"judged by {short(rule, 30)}: {quantity}, {judged[-1].compared.what}, {said}", characters)
+    others = f" and {counted(len(names) - 1, 'rule')} like it" if len(names) > 1 else ""
+    text = f"judged by {short(names[0], 30)}{others}: {quantity}, {judged[-1].compared.what}, {said}"
+    text = short(text, characters)
     axes.set_title(text, loc="left", fontsize=8.5, pad=2).set_in_layout(False)
     low, high = min(*values, *bars), max(*values, *bars)
     if low > 0 and high > 50 * low:

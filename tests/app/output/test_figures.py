@@ -116,6 +116,17 @@ def test_any_session_is_drawn_without_a_warning(name: str, tmp_path: Path):
             assert save_svg(quality_figure(shown)).startswith(b"<?xml")
 
 
+def test_equal_conditions_of_rules_share_a_panel():
+    """As of a plan with one rule per stage, of which a picture would show the first two."""
+    one = rule(kind="plateau", duration_s=8, tolerance=0.5)
+    other = rule(kind="plateau", duration_s=9, tolerance=0.5)
+    rules = (one, one.model_copy(update={"name": "p"}), other.model_copy(update={"name": "q"}))
+    figure = operando_figure(drawn(*(row(float(k), "r1") for k in range(20)), rules=rules), None)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    panels = [title.split(":")[0] for title in titles if title.startswith("judged by")]
+    assert panels == ["judged by r and 1 rule like it", "judged by q"]
+
+
 def test_the_header_names_sample_edge_dates_decisions_and_what_was_set_aside():
     note = DrawnNote(2.0, "no pre-edge", 1, 3, "r1", 2)
     rows = [row(float(k), "r1", "LCO", scan_id=7) for k in range(3)]
@@ -133,7 +144,7 @@ def test_each_sample_has_a_column_and_the_overview_has_all():
     _, overview, *blocks = figure.subfigs
     assert [len(part.axes) > 1 for part in blocks] == [True, True]
     assert [text.get_text() for text in overview.axes[0].texts] == ["s0", "s1", "s2"]
-    titles = [t.get_text() for part in blocks for axes in part.axes for t in axes.texts if "\n" in t.get_text()]
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [t.split("\n")[0] for t in titles if t.startswith("s")] == ["s0, Co K", "s1, Co K", "s2, Co K"]
     alone = part_of_series(shown, "s1", "Co")
     assert texts(operando_figure(alone, None))[0] == "s1, Co K"
