@@ -53,6 +53,7 @@ def test_the_closed_loop_gains(name, tmp_path):
     assert {row["action"] for row in decisions} == {*REQUESTS[name]}
     stopped = {row["run_uid"] for row in decisions if row["action"] == "stop"}
     assert (summary["x_true_at_stop"] is None) == (len(stopped) != 1)
+    assert "does not answer" not in (tmp_path / "out" / "log.jsonl").read_text(encoding="utf-8")
     simulated = json.loads((tmp_path / "out" / "simulation.json").read_text(encoding="utf-8"))["simulation"]
     assert simulated["seed"] == SEED
 

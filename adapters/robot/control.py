@@ -17,6 +17,8 @@ _LONGEST_BEAT_S = 1.0
 """Longest interval between two heartbeats, s."""
 _BEATS = 5
 """Number of heartbeats within the robot's time, so that it survives the loss of some."""
+_MISSED = 2
+"""Number of heartbeats without an answer after which a person hears of it."""
 _FIRST_POLL_S = 0.02
 """First interval at which an accepted action is asked about, s; it doubles up to that of the heartbeats."""
 _UNKNOWN_SAFE_AFTER_S = 10.0
@@ -55,8 +57,6 @@ class RobotControl:
         self._control = ZMQControl(settings, retry_s=settings.retry_s)
         self._safe_after_s = _UNKNOWN_SAFE_AFTER_S
         self._closing = threading.Event()
-        self._heard: bool | None = None
-        """Whether the newest heartbeat was answered; None before the first one."""
         self._thread = threading.Thread(target=self._beat, name="robot-heartbeat", daemon=True)
         self._thread.start()
 
@@ -112,14 +112,14 @@ class RobotControl:
         return min(_LONGEST_BEAT_S, self._safe_after_s / _BEATS)
 
     def _beat(self) -> None:
+        missed = 0
         while not self._closing.is_set():
-            heard = self._ask() is not None
-            if heard != self._heard and not self._closing.is_set():
-                if not heard:
-                    log.warning("the robot does not answer", endpoint=self.settings.address)
-                elif self._heard is not None:
-                    log.warning("the robot answers again", endpoint=self.settings.address)
-                self._heard = heard
+            answered = self._ask() is not None
+            if answered and missed >= _MISSED:
+                log.warning("the robot answers again", endpoint=self.settings.address)
+            missed = 0 if answered else missed + 1
+            if missed == _MISSED and not self._closing.is_set():
+                log.warning("the robot does not answer", endpoint=self.settings.address)
             self._closing.wait(self._beat_s)
 
     def _ask(self, of: str | None = None) -> RobotStatus | None:
