@@ -224,10 +224,18 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
         if without_part(name) in {f"{d}_anchored" for d in units} and not config.anchors:
             why = "the config has no anchors: it needs those of a RunStart or of XASAgent.anchor"
             _log.warning("rule waits for anchors", rule=rule.name, quantity=name, why=why)
-        for model in models:
-            described = model.reach.get(name.removesuffix("_mean").removesuffix("_anchored"))
-            if isinstance(trigger, Threshold | Band) and (why := out_of_reach(trigger, described)):
-                _log.warning("rule cannot decide", rule=rule.name, model=model.name, why=why)
+        if isinstance(trigger, Threshold | Band):
+            _warn_if_out_of_reach(rule, trigger, models)
+
+
+def _warn_if_out_of_reach(rule: Rule, trigger: Threshold | Band, models: Sequence[Estimator]) -> None:
+    """Warn of a level that no model reaches; a rule for all absorbers may be meant for some of them."""
+    name = trigger.quantity.removesuffix("_mean").removesuffix("_anchored")
+    reasons = {model.name: out_of_reach(trigger, model.reach.get(name)) for model in models}
+    beyond = {model: why for model, why in reasons.items() if why}
+    log = _log.warning if len(beyond) == len(reasons) else _log.info
+    for model, why in beyond.items():
+        log("rule cannot decide", rule=rule.name, model=model, why=why)
 
 
 def units_of(config: Config, models: Sequence[Estimator]) -> dict[str, str]:

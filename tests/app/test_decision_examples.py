@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from logs import capture_logs
 
 from xas_agent.agent.decide import QuantityTrigger, Trigger, triggers_in
 from xas_agent.agent.types import Estimator
@@ -43,6 +44,19 @@ def test_undecided_of_what_has_no_scatter_is_refused(models):
     config = load_config({"rules": [{"name": "r", "trigger": trigger}]})
     with pytest.raises(ConfigError, match=r"found quantity 'noise' in undecided, expected a descriptor"):
         check_rules(config, models)
+
+
+@pytest.mark.parametrize(
+    ("settings", "level"), [({}, "info"), ({"element": "Co"}, None), ({"element": "Cu"}, "warning")]
+)
+def test_a_level_that_only_other_absorbers_reach_is_a_warning(settings, level, models):
+    """A rule for all absorbers may be meant for the one that has such a state."""
+    two = [model for model in models if model.absorber in ("Co", "Cu")]
+    trigger = {"kind": "threshold", "quantity": "OS", "above": 3.5, "window_frames": 21}
+    with capture_logs() as lines:
+        check_rules(load_config({"rules": [{"name": "r", "trigger": trigger, **settings}]}), two)
+    found = [(line["event"], line["log_level"], line["model"]) for line in lines]
+    assert found == ([("rule cannot decide", level, "cu-k")] if level else [])
 
 
 @pytest.mark.parametrize("name", NAMES)
