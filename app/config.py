@@ -282,6 +282,14 @@ class Config(Settings):
             _log.info("the experiment is simulated: robot and notify of the config are not used")
         return self.model_copy(update={"robot": None, "notify": ()})
 
+    def recorded(self) -> Self:
+        """Return the settings for recorded documents: what they tell is over, so that nobody is asked or told."""
+        endpoints = ("control_endpoint", "queue_server", "robot", "notify")
+        if self.control.enabled or any(getattr(self, name) for name in endpoints):
+            _log.warning("the documents are recorded: rules only propose", help="xas-agent replay repeats the scan")
+        closed = {name: type(self).model_fields[name].get_default() for name in endpoints}
+        return self.model_copy(update={**closed, "control": self.control.model_copy(update={"enabled": False})})
+
     def estimating(self) -> Self:
         """Return the settings of an agent that estimates only: it decides and publishes nothing, and tells nobody."""
         own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")

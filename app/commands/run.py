@@ -125,6 +125,8 @@ def run(
             health=health,
             health_remote=health_remote,
         )  # fmt: skip
+        if recording is not None:
+            settings = settings.recorded()
         files, out = folder or recording, out or resume
         _refuse_two_sources(settings, config, folder, recording, out)
         _refuse_unused(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 import yaml
 from forked import run_command
 
+from xas_agent.adapters.zmq import ControlServer
 from xas_agent.agent.decide import Compared, Rule
 from xas_agent.agent.publish import Answered
-from xas_agent.agent.types import InputError
+from xas_agent.agent.types import InputError, Reply
 from xas_agent.app.config import load_config
 from xas_agent.app.jobs.recording import Recording, answer, with_relative
 from xas_agent.app.jobs.rehearsal_figure import draw_rehearsal
@@ -100,6 +102,26 @@ def test_rules_decide_on_a_recording_as_the_agent_that_watched_it(documents: Pat
     counts = {name: sum(d.rule == name for d in made) for name in ("line", "known", "nickel", "each", "refused")}
     assert counts == {"line": 1, "known": 1, "nickel": 1, "each": 2, "refused": 1}
     assert len(made) == sum(counts.values())
+
+
+@pytest.mark.slow
+def test_nobody_is_asked_because_of_what_was_recorded(documents: Path, rules: Path, tmp_path):
+    """The plan that runs now is another one."""
+    asked: list[str] = []
+    server = ControlServer(
+        f"ipc://{tmp_path}/control", lambda action, args: asked.append(action) or Reply("rejected")
+    )
+    with closing(server):
+        config = yaml.safe_load(rules.read_text())
+        config |= {"control": {"enabled": True, "allow": ["stop"]}, "control_endpoint": {"address": server.address}}
+        (tmp_path / "acting.yaml").write_text(yaml.safe_dump(config))
+        arguments = ("--source", documents, "--config", tmp_path / "acting.yaml", "--out", tmp_path / "out")
+        said = run_command("run", *arguments).stderr
+    with (tmp_path / "out" / "decisions.csv").open(newline="") as file:
+        statuses = {(row["action"], row["status"]) for row in csv.DictReader(file)}
+    assert {status for action, status in statuses if action != "notify"} == {"proposed"}
+    assert "the documents are recorded: rules only propose" in said
+    assert not asked
 
 
 @pytest.mark.slow
