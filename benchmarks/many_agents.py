@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ RUN_FRAMES = 50
 PARTITIONS = 16
 _ACKNOWLEDGED = 100
 """Number of documents after which an agent acknowledges those that it read."""
-_SETTLE_S = 60.0
+_SETTLE_S = 120.0
+"""Time after which agents that share the cores with others count as stuck, s."""
 
 
 class Rate(NamedTuple):
@@ -107,18 +109,19 @@ def _agents(kind: str, addresses: list[str], model: str) -> Iterator[_Shared]:
     for process in processes:
         process.start()
     share = PARTITIONS // len(addresses) if kind == "NATS" else 1
-    _wait(lambda: all(held >= share for held in shared.holding))
+    _wait(lambda: all(held >= share for held in shared.holding), shared)
     yield shared
     shared.over.set()
     for process in processes:
         process.join()
 
 
-def _wait(condition: Callable[[], object], seconds: float = _SETTLE_S) -> None:
-    until = time.monotonic() + seconds
+def _wait(condition: Callable[[], object], shared: _Shared) -> None:
+    until = time.monotonic() + _SETTLE_S
     while not condition():
         if time.monotonic() > until:
-            raise TimeoutError(f"the agents did not come to an end within {seconds:g} s")
+            state = f"{shared.answered.value} frames answered, partitions held: {[*shared.holding]}"
+            raise TimeoutError(f"after {_SETTLE_S:g} s: {state}, {len(active_children())} processes live")
         time.sleep(0.01)
 
 
@@ -126,7 +129,7 @@ def _rate(shared: _Shared, frames: int, send: Callable[[], Any]) -> float:
     shared.go.set()
     began = time.monotonic()
     send()
-    _wait(lambda: shared.answered.value >= frames)
+    _wait(lambda: shared.answered.value >= frames, shared)
     return frames / (shared.last_at.value - began)
 
 
