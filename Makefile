@@ -7,7 +7,7 @@ MINUTES ?= 60
 # The tests start many processes: each should find the bytecode of those before it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test collect slow test-all coverage fuzz lint check audit docs bench curves sbom ci clean train-small
+.PHONY: help run test collect slow test-all coverage fuzz lint style types check audit docs bench curves sbom ci clean train-small
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -42,10 +42,14 @@ train-small: $(STAMP) ## train a model of Fe from data/feff and print its scores
 fuzz: $(STAMP) ## run the property tests with fresh seeds for MINUTES=60
 	PYTHON=$(BIN)/python .ci/fuzz $(MINUTES)
 
-lint: $(STAMP) build/typing/xas_agent ## check style, types and import floors
+lint: style types ## check style, import floors and types
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: $(STAMP) build/typing/xas_agent
 	$(BIN)/pyright
 
 check: lint test ## lint and test

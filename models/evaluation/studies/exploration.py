@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,10 +35,10 @@ def umap(points: Array, seed: int = 0) -> Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numba, about its internals
-            from umap import UMAP
+            umap: Any = import_module("umap")  # whose types a checker would take twenty seconds to infer
 
             neighbours = min(15, len(points) - 1)
-            mapped = UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(points)
+            mapped = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(points)
     except ImportError:
         raise InputError("maps need the [train] extra: pip install 'xas-agent[train]'") from None
     return np.asarray(mapped, float)
