@@ -6,7 +6,7 @@ from collections.abc import Callable
 POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 100.0) -> None:
     """Return once ``condition()`` is true; fail when it is not within ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
