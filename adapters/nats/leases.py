@@ -1,10 +1,11 @@
 """Which agent reads which partition: leases in a key-value bucket of JetStream."""
 
+import asyncio
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...agent.types import get_logger
 
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue
 
 log = get_logger()
+
+T = TypeVar("T")
+
+
+async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do works at the same time and return their results; once all have ended, raise the first error.
+
+    A renewal that waited for one partition after the other would take longer than a lease over a slow connection.
+    """
+    done = await asyncio.gather(*works, return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return cast(list[T], done)
 
 
 class Leases:
@@ -74,15 +89,10 @@ class Leases:
         """
         import nats.js.errors
 
-        lost: set[int] = set()
         await self._owners.put(f"agent.{self._agent}", b"")
-        for partition, revision in list(self.held.items()):
-            try:
-                key = f"partition.{partition}"
-                self.held[partition] = await self._owners.update(key, self._agent.encode(), last=revision)
-            except nats.js.errors.KeyWrongLastSequenceError:
-                lost.add(partition)
-                del self.held[partition]
+        held = list(self.held)
+        kept = await together(map(self._keep, held))
+        lost = {partition for partition, mine in zip(held, kept, strict=True) if not mine}
         self._renewed_at = time.monotonic()
         try:
             keys = await self._owners.keys()
@@ -95,6 +105,18 @@ class Leases:
         surplus = set(by_cost[: max(0, len(self.held) - share)])
         free = sorted(set(range(self._partitions)) - taken)[: max(0, share - len(self.held))]
         return lost, surplus, set(free)
+
+    async def _keep(self, partition: int) -> bool:
+        """Renew the lease of a partition; return False if it has ended."""
+        import nats.js.errors
+
+        key, revision = f"partition.{partition}", self.held[partition]
+        try:
+            self.held[partition] = await self._owners.update(key, self._agent.encode(), last=revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            self.held.pop(partition, None)
+            return False
+        return True
 
     @property
     def expired(self) -> bool:
@@ -146,6 +168,5 @@ class Leases:
 
     async def leave(self) -> None:
         """Give up all partitions, and the name."""
-        for partition in list(self.held):
-            await self.give_up(partition)
+        await together(map(self.give_up, list(self.held)))
         await self._owners.delete(f"agent.{self._agent}")

@@ -17,7 +17,7 @@ from ...agent.types import DOCUMENT_NAMES, Document, get_logger
 from ..codecs import DecodeError, Serializer, decode
 from ..partition import RELEASE_S, Partition, settle
 from .endpoint import Link, NATSEndpoint
-from .leases import Leases
+from .leases import Leases, together
 from .pull import closing_pull
 
 if TYPE_CHECKING:
@@ -259,16 +259,15 @@ class NATSSource:
         for number in lost:
             log.warning("partition lost to another agent", partition=number, endpoint=self.endpoint.address)
             self._drop(number)
-        for number in surplus:
+        if surplus:
             await self._write(link)
-            self._drop(number)
-            await self._leases.give_up(number)
-        for number in free:
-            if not self._closing.is_set():
-                await self._leases.claim(number)
-        for number in self._leases.held.keys() - self.partitions.keys():
-            if not self._closing.is_set():
-                await self._begin(link, number)
+            for number in surplus:
+                self._drop(number)
+            await together(map(self._leases.give_up, surplus))
+        if not self._closing.is_set():
+            await together(map(self._leases.claim, free))
+            new = self._leases.held.keys() - self.partitions.keys()
+            await together(self._begin(link, number) for number in new)
 
     def _drop(self, number: int) -> None:
         """Read a partition no more."""
@@ -336,22 +335,24 @@ class NATSSource:
         """Write the places, then send the acknowledgements."""
         with self._lock:
             changed = list(self._changed)
-        for number in changed:
+        await together(self._write_partition(link, number) for number in changed)
+
+    async def _write_partition(self, link: Link, number: int) -> None:
+        with self._lock:
+            self._changed.discard(number)
+        partition = self.partitions.get(number)
+        if partition is None:
+            return
+        try:
+            written = await self._leases.write_place(number, partition.state)
+        except Exception:
             with self._lock:
-                self._changed.discard(number)
-            partition = self.partitions.get(number)
-            if partition is None:
-                continue
-            try:
-                written = await self._leases.write_place(number, partition.state)
-            except Exception:
-                with self._lock:
-                    self._changed.add(number)
-                raise
-            if not written:
-                self._drop(number)
-            elif (reply := self._reply(number, partition.acknowledged)) is not None:
-                await link.client.publish(reply, b"+ACK")
+                self._changed.add(number)
+            raise
+        if not written:
+            self._drop(number)
+        elif (reply := self._reply(number, partition.acknowledged)) is not None:
+            await link.client.publish(reply, b"+ACK")
 
     def _reply(self, number: int, acknowledged: int) -> str | None:
         """Return where the acknowledgement of the latest acknowledged document goes; None if it was sent."""

@@ -4,7 +4,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 
 import msgpack
@@ -15,11 +15,13 @@ from made_runs import Made
 from nats_reader import reading, shared
 from nats_server import Server
 from pydantic import ValidationError
+from slow_link import SlowLink
 
 from xas_agent.adapters.errors import EndpointUnreachable
 from xas_agent.adapters.nats import NATSDestination, NATSEndpoint, NATSShared, NATSSink, NATSSource
 from xas_agent.adapters.nats import source as sources
 from xas_agent.adapters.nats.endpoint import Link
+from xas_agent.adapters.nats.leases import Leases
 from xas_agent.agent.types import REPLAYED_S
 
 _numbers = itertools.count()
@@ -149,6 +151,28 @@ def test_agents_share_the_partitions_and_each_run_is_whole(server: Server, subje
         assert any(
             [uid for uid in reader.uids() if uid in mine] == [d["uid"] for _, d in run.docs] for reader in (one, two)
         )
+
+
+def test_many_partitions_are_held_over_a_slow_link(
+    server: Server, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renewed one after the other, their leases would end before."""
+    renew, lost, partitions = Leases.renew, list[set[int]](), 64
+
+    async def noted(leases: Leases, busy: Collection[int]) -> tuple[set[int], set[int], set[int]]:
+        found = await renew(leases, busy)
+        lost.append(found[0])
+        return found
+
+    monkeypatch.setattr(Leases, "renew", noted)
+    with SlowLink(server.port, 0.05) as link:
+        address = f"nats://127.0.0.1:{link.port}/{subject}"
+        with closing(reading(NATSShared(address=address, lease_s=5, partitions=partitions))) as reader:
+            wait_until(lambda: len(reader.source.partitions) == partitions)
+            begun = len(lost)
+            wait_until(lambda: len(lost) >= begun + 2)
+    assert not any(lost)
+    assert reader.source.takeovers == partitions
 
 
 def test_an_answer_is_published_once(server: Server, subject: str, sink: NATSSink) -> None:
