@@ -215,18 +215,22 @@ class NATSSource:
 
     async def _hold(self, link: Link) -> None:
         """Keep the leases and write acknowledgements, until ``release``."""
-        renew_at = 0.0
+        renew_at, troubled = 0.0, False
         while not self._releasing:
             try:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + self._leases.lease_s / 3
                     await self._renew(link)
+                    troubled = False
+                    await self._check_partition(link)
                 await self._write(link)
             except Exception as error:  # the server may restart
-                log.debug(
-                    "leases not renewed", endpoint=self.endpoint.server, error=f"{type(error).__name__}: {error}"
-                )
+                trouble = {"endpoint": self.endpoint.server, "error": f"{type(error).__name__}: {error}"}
+                log.debug("leases not renewed", **trouble)
                 if self._leases.expired:
+                    if not troubled:
+                        log.warning("leases have ended: nothing is read until the server renews them", **trouble)
+                    troubled = True
                     self._leases.held.clear()
                     for number in list(self.partitions):
                         self._drop(number)
@@ -234,6 +238,7 @@ class NATSSource:
 
     async def _check_partition(self, link: Link) -> None:
         """Say if the newest document is in no partition of this group, so that no agent of it would read it."""
+        import nats.errors
         import nats.js.errors
 
         endpoint = self.endpoint
@@ -242,6 +247,9 @@ class NATSSource:
         try:
             newest = await link.jetstream.get_last_msg(self._stream, f"{endpoint.subject}.>")
         except nats.js.errors.NotFoundError:
+            return
+        except (nats.errors.Error, TimeoutError) as error:  # the user may lack the right to read single messages
+            log.debug("newest document not read", endpoint=endpoint.server, error=f"{type(error).__name__}: {error}")
             return
         number = (newest.subject or "").removeprefix(f"{endpoint.subject}.").partition(".")[0]
         if not number.isdecimal() or int(number) >= endpoint.partitions:
@@ -253,7 +261,6 @@ class NATSSource:
             )  # fmt: skip
 
     async def _renew(self, link: Link) -> None:
-        await self._check_partition(link)
         busy = {number for number, partition in self.partitions.items() if partition.busy}
         lost, surplus, free = await self._leases.renew(busy)
         for number in lost:

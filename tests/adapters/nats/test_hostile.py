@@ -178,3 +178,36 @@ def test_a_user_without_the_right_to_use_jetstream_is_named(tmp_path: Path, monk
         ):
             with pytest.raises(EndpointUnreachable, match=r"JetStream did not answer .* may this user use its API"):
                 made.connect()
+
+
+def a_server_with_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str) -> Server:
+    """Return a server whose agent may not use a part of JetStream's API, with a stream ``docs``."""
+    rights = tmp_path / "rights.conf"
+    agent = f'{{user: agent, password: right, permissions: {{publish: {{deny: ["{denied}"]}}}}}}'
+    rights.write_text(f"authorization {{users: [{agent}, {{user: admin, password: right}}]}}")
+    monkeypatch.setenv("NATS_PASSWORD", "right")
+    server = Server(tmp_path, "-c", str(rights))
+    link = endpoints.Link(NATSShared(address=f"{server.address}/docs", user="admin"))
+    link.call(link.jetstream.add_stream(name="docs", subjects=["docs.>"]))
+    link.close()
+    return server
+
+
+def test_documents_are_read_without_the_right_to_read_single_messages(tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoints, "CALL_S", 1.0)
+    with a_server_with_rights(tmp_path, monkeypatch, "$JS.API.STREAM.MSG.GET.docs") as server:
+        settings: dict[str, Any] = {"user": "agent", "partitions": 2}
+        made = Made().stop()
+        with closing(NATSSink(NATSDestination(address=f"{server.address}/docs", **settings))) as sink:
+            for document in made.docs:
+                sink(*document)
+        with closing(reading(shared(server, "docs", **settings))) as reader:
+            wait_until(lambda: len(reader.documents) == len(made.docs))
+
+
+def test_leases_that_the_server_refuses_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoints, "CALL_S", 0.5)
+    with a_server_with_rights(tmp_path, monkeypatch, "$KV.>") as server:
+        settings: dict[str, Any] = {"user": "agent", "partitions": 2}
+        with capture_logs() as logs, closing(reading(shared(server, "docs", **settings))):
+            wait_until(lambda: any(line["event"].startswith("leases have ended") for line in logs))
