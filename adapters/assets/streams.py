@@ -282,7 +282,7 @@ class StreamRows:
         return self._consolidators[uid]
 
     def _values(self, consolidator: Any, rows: range) -> np.ndarray[Any, Any]:
-        """Return the values of Events, (n,) or (n, …); each Event has one row of the dataset, or several joined ones."""
+        """Return the values of Events, (n,) or (n, …); each Event has one row of the dataset, or several joined."""
         (asset,) = consolidator.assets
         path = self.settings.locate(asset.data_uri)
         inside = self.settings.inside

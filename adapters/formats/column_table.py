@@ -347,7 +347,7 @@ def _energies(
 
 
 def _may_be_energies(name: str, values: Array) -> bool:
-    """Return whether a column may hold energies: in eV, or in keV (which lengths in Å resemble) if its name allows."""
+    """Return whether a column may hold energies: in eV, or in keV (similar to lengths in Å) if its name allows."""
     unit = None if re.search(r"ring|current|machine|volt|press", name, re.I) else looks_like_energy(values)
     return unit == "eV" or (unit == "keV" and re.match(r"[eé]|x?$", name, re.I) is not None)
 

@@ -27,7 +27,7 @@ class Owners:
         """
 
     def admits(self, client: str, name: str, doc: Mapping[str, Any]) -> bool:
-        """Return whether no uid in a document belongs to another client; the uids are then assigned to this client."""
+        """Return whether no uid in a document belongs to another client; the uids then belong to this client."""
         uids = [doc.get("uid")] if name in _OPENS else []
         uids += doc if name == "bulk_events" else [doc.get(key) for key in _NAMES]
         uids = _texts(uids)
