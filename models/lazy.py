@@ -117,7 +117,7 @@ class Loading:
                 model.load(warm_up=True)
             except Exception as error:  # the answers of its frames will report it
                 _log.error("model not loaded", model=model.name, error=str(error))
-        import scipy.special  # trends and rules need it: its import would delay their first judgement
+        import scipy.special  # noqa: F401  trends and rules need it: its import would delay their first judgement
 
     def close(self) -> None:
         """Load no further models; wait for the one in progress."""

@@ -30,7 +30,7 @@ class AlignmentSettings(Settings):
     max_extrapolation_ev: float = 3.0
     """Largest distance by which the grid may extend beyond the measured energies, at either end, eV."""
     max_gap_ev: float = 8.0
-    """Widest allowed gap between measured energies inside the grid, eV."""
+    """Widest gap that is allowed between measured energies inside the grid, eV."""
     min_step_to_noise: float = 8.0
     """Smallest edge step that counts as an edge, in σ of the noise."""
     min_points: int = 4

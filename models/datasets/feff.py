@@ -42,8 +42,8 @@ class FeffEnded(FeffFailed):
 
 
 class FeffSettings(Settings):
-    """Settings of FEFF. By default radii of SCF and FMS, core hole, self-energy and energies are those of the Co and Ni
-    sets of the shipped models; the other cards are pymatgen's defaults."""
+    """Settings of FEFF. The default radii of SCF and FMS, core hole, self-energy and energies are those of the Co and
+    Ni sets of the shipped models; the other cards are pymatgen's defaults."""
 
     edge: str = "K"
     """Edge of the absorber (card EDGE)."""

@@ -102,7 +102,7 @@ def coverage_interval(
 
 
 def _measured(sums: Array, merit: Callable[[Array], Array], draws: int, seed: int) -> FigureOfMerit:
-    """Return a figure with its interval; ``merit`` maps (…, K) sums to (…,) figures, ``sums`` is (M, K) by material."""
+    """Return a figure with its interval; ``merit`` maps sums (…, K) to figures (…,), ``sums`` is (materials, K)."""
     if not len(sums):
         return FigureOfMerit(float("nan"), float("nan"), float("nan"))
     drawn = merit(draws_of(len(sums), draws, seed) @ sums)
