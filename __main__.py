@@ -10,8 +10,7 @@ def main() -> None:
     """Run the command; Ctrl-C during the import of its modules ends it silently."""
     earlier = signal.getsignal(signal.SIGINT)
     if earlier is signal.default_int_handler:  # unless SIGINT is ignored
-        # Nothing has begun that an exception would have to end, and an exception in an import would print a
-        # traceback.
+        # Nothing has begun that an exception would have to end; in an import it would print a traceback.
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     from .cli import app
 

@@ -200,8 +200,8 @@ def _is_object(kind: str) -> bool:
 def _is_pickle(payload: bytes) -> bool:
     """Return whether the bytes are a pickle of protocol 2 or later.
 
-    No document begins like this: in msgpack 0x80 is an empty map and would be the whole message, and no JSON text
-    begins with 0x80.
+    No document begins like this: in msgpack 0x80 is an empty map and would be the whole message; no JSON text begins
+    with it.
     """
     return len(payload) > 2 and payload[0] == 0x80 and payload[1] <= pickle.HIGHEST_PROTOCOL
 

@@ -80,8 +80,7 @@ class ServingSettings(Settings):
     max_latency_s: float | None = Field(default=2.0, gt=0)
     """Latency that the frames of a live source keep under overload, s. If the waiting frames would take longer, the
     agent first reuses the energy uncertainty of earlier frames, then answers only every n-th frame and counts the
-    others. ``null``: every frame is answered, however late, as always for files, Tiled and replays, which can
-    wait."""
+    others. ``null``: every frame is answered, however late, as always for files, Tiled and replays."""
     subscriber_queue: int = Field(default=20_000, ge=1)
     """Largest number of the agent's documents that wait for one subscriber; a slower subscriber loses Events, which
     are counted and logged."""

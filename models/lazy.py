@@ -68,8 +68,7 @@ class LazyModel:
         Raises
         ------
         ModelError
-            The network cannot be loaded, or its file has changed since the card was read. Later calls do not try
-            again.
+            The network cannot be loaded, or its file has changed since the card was read. Later calls do not retry.
         """
         if self._model is not None:
             return self._model

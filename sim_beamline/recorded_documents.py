@@ -90,8 +90,7 @@ def from_documents(documents: Iterable[Document]) -> list[Step]:
     Raises
     ------
     ReplayError
-            There is no run, the data lie in external files, or a document lacks a required key or has one of a wrong
-            type.
+        There is no run, the data lie in external files, or a required key is absent or of the wrong type.
     """
     recording = _Recording()
     for count, (name, doc) in enumerate(documents, 1):

@@ -61,8 +61,7 @@ def read_all(
     columns : mapping, optional
         As for :func:`read_spectra`.
     batch : Batch, optional
-        Collects the errors of unreadable files; the other files are read nevertheless. Without it, the first error is
-        raised.
+        Collects the errors of unreadable files; the other files are read. Without it, the first error is raised.
 
     Raises
     ------

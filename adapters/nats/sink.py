@@ -45,8 +45,7 @@ class NATSSink:
     The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. For the
     agent's own runs, RUN is the watched run, and the documents of a frame have ``SUBJECT.RUN.FRAME.STREAM.event``:
     the server accepts one message for each such subject, so that a second agent that answers the frame adds nothing.
-    Refused messages are counted in ``repeated``. As in bluesky-nats, the header ``run_id`` of each message holds the
-    run.
+    Refused messages are counted in ``repeated``. As in bluesky-nats, each message has the header ``run_id``.
 
     Parameters
     ----------

@@ -76,8 +76,7 @@ class Query(_Args):
 
 class _Request(Described):
     id: Name
-    """Id of the request, equal to that of the decision. A repeated request is answered again but not carried out
-    again."""
+    """Id of the request, equal to that of the decision. A repeated request is only answered again."""
     time: float | None = None
     """Time at which the request is sent, Unix s; only with a shared secret."""
     auth: str | None = None

@@ -33,8 +33,7 @@ class Robot(Protocol):
     def do(self, action: str, args: Mapping[str, Any], halted: threading.Event) -> None:
         """Do an action, however long it takes; raise an exception with the reason if it fails.
 
-        One action is done at a time. Once ``halted`` is set, it must end soon, with an exception if it was not
-        completed.
+        One action is done at a time. Once ``halted`` is set, it must end soon, and raise if it is incomplete.
         """
         ...
 

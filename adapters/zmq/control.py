@@ -57,8 +57,7 @@ class ZMQControl:
     retry_s : float or None
         Time after which an unanswered request is sent again, s; None sends each request once.
     agent : str or None
-        Name under which the agent holds the lease of a beamline, equal after a restart; None for the name of the
-        process.
+        Name under which the agent holds a beamline's lease, equal after a restart; None: that of the process.
 
     Raises
     ------

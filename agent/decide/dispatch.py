@@ -131,8 +131,7 @@ class Dispatcher:
     ----------
     settings : settings of the control
     control : control that receives the requests; None rejects every decision that would be sent. Up to one thread per
-        kind of action calls it at once. It receives ``notify`` only if it is a :class:`SelectiveControl` that takes
-        it.
+        kind of action calls it at once. Only a :class:`SelectiveControl` that takes ``notify`` receives it.
     on_status : receives, on a thread of the dispatcher, a copy of the decision at each change of its status
         (proposed → sent → acknowledged | rejected | expired), in order. Up to one thread per kind of action calls it
         at once. It must not block for long; its exceptions are logged.

@@ -194,8 +194,7 @@ class Rules:
         series = self._series_of(key)
         observed = Observed(frame, estimate, quantities or {})
         decisions: list[Decision] = []
-        # The clock measures the silence before frames that arrive live (quiet); recorded frames have only their own
-        # times.
+        # The clock measures the silence before live frames (quiet); recorded frames have only their own times.
         if self._waits and not frame.received and series.newest and (gap := frame.time - series.newest[1]) > 0:
             decisions = self._silent(series, gap, frame.time)
         self._hear(series, frame)

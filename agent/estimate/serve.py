@@ -138,8 +138,7 @@ class FrameServer:
     ----------
     models : available models, one of which is chosen for each frame
     align : aligns the frames
-    energy_uncertainty : adds the share of the energies to the intervals; None if the energies are exact, as computed
-        ones
+    energy_uncertainty : adds the share of the energies to the intervals; None for exact, computed energies
     named : whether the user named the only model, which then serves every frame
     max_batch : largest number of frames in one call of the alignment and the model
     """

@@ -91,8 +91,7 @@ class KnownSpectrum:
     e0_ev: float
     """Energy at half the edge step, eV."""
     edge_step: float
-    """Height of the edge between straight lines before and behind it, in the unit of the absorption; NaN without an
-    edge."""
+    """Height of the edge between straight lines before and behind it, in units of absorption; NaN without an edge."""
 
     @property
     def error(self) -> float:

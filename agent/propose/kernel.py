@@ -70,8 +70,7 @@ class XANESKernel(Kernel):
     """Covariance of the absorption at two (energy, time) pairs, for scikit-learn.
 
     It is the sum of three parts: a trend of vague size (level and slope before and behind an edge), structures with
-    the Matérn covariance of order 7/2 whose length follows :func:`lengths`, and a drift that is a random walk in
-    time.
+    the Matérn covariance of order 7/2 whose length follows :func:`lengths`, and a drift, a random walk in time.
 
     Parameters
     ----------

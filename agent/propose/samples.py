@@ -109,8 +109,7 @@ class SampleProposer:
         """Learn outcomes: numbers or pairs ``(mean, standard error)`` by name.
 
         A point belongs to the suggestion with its ``_id``, or otherwise to the sample with its parameters; points
-        with other features are used too. A point without a finite value of the quantity or of a limited outcome is a
-        failure.
+        with other features are used too. A point without a finite value of the quantity or a limited outcome failed.
 
         Raises
         ------

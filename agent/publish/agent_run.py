@@ -136,8 +136,7 @@ class AgentRun:
         if self._closed:
             _log.warning("frames after the end of the run not published", frames=len(rows.frames), run=self.uid)
             return
-        # All columns are formed before the first document is emitted, so that a failure leaves nothing half
-        # published.
+        # All columns are formed before the first document is emitted: a failure leaves nothing half published.
         tables = self._frame_streams.tables(rows, spectra=self._spectra)
         for table in tables:
             if table.layout not in self._streams:

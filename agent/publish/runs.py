@@ -57,8 +57,7 @@ class AgentRuns:
         self._held_notes: dict[str, list[SetAside]] = {}
         """Notes on watched runs whose model is still unknown."""
         self._past: dict[str, list[PastRun]] = {}
-        """The agent's runs of an earlier process, by watched run, until the start of that watched run is read
-        again."""
+        """The agent's runs of an earlier process, by watched run, until its start is read again."""
 
     @property
     def with_held_notes(self) -> KeysView[str]:

@@ -37,8 +37,8 @@ class Aligned:
     """N aligned spectra, and quantities that the alignment determined."""
 
     mu: NDArray[np.float32]
-    """(N, G) absorption on the grid and its footing, NaN beyond the end of a short scan; rows of refused spectra are
-    meaningless."""
+    """(N, G) absorption on the grid and its footing, NaN beyond the end of a short scan; meaningless for refused
+    spectra."""
     quantities: Mapping[str, Array]
     """Quantities by name, (N,) each.
 

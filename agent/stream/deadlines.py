@@ -25,8 +25,7 @@ class Deadlines:
         self.count = 0
         """Number of documents so far."""
         self._waits: dict[tuple[str, str], tuple[int, float, Callable[[], None]]] = {}
-        """For each awaited kind and uid: the document count and the time at which the wait ends, and the action
-        then."""
+        """By awaited kind and uid: document count and time at which the wait ends, and the action then."""
 
     def __bool__(self) -> bool:
         return bool(self._waits)

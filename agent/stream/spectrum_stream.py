@@ -48,8 +48,7 @@ class SpectrumStream:
     def position(self) -> list[int] | None:
         """Return the number up to which Events are no longer needed, and the rest of the state for :meth:`restore`.
 
-        It is empty if all Events are needed, and None while spectra wait for their energies or for a gap in the
-        numbers.
+        It is empty if all Events are needed, and None while spectra wait for energies or missing numbers.
         """
         if self.points is not None:
             return self.points.state()

@@ -154,8 +154,7 @@ class Journal:
         """Store documents before they are processed.
 
         Several documents are written at once. A single one is processed within milliseconds and written together with
-        its results, by :meth:`publish` or :meth:`commit`: a transaction takes longer than all else that the journal
-        does for a frame.
+        its results, by :meth:`publish` or :meth:`commit`: a transaction is the slowest step of a frame.
 
         Returns
         -------

@@ -20,8 +20,7 @@ _log = get_logger()
 
 LOG = "log.jsonl"
 _FILE_BYTES, _FILES = 10_000_000, 5
-"""Size of a file, bytes, and number of older files: at most 60 MB, some 200 000 lines, or a line every three seconds
-for a week."""
+"""Size of a file, bytes, and number of older files: at most 60 MB, a line every three seconds for a week."""
 _MAX_LINE = 100_000
 """Length of a line above which its context is left out, since a file must hold many lines."""
 
@@ -69,8 +68,7 @@ class LogFile(RotatingFileHandler):
     """
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
-        # A file name that is not Unicode contains surrogates, which UTF-8 cannot encode; their escapes are valid
-        # JSON.
+        # A file name that is not Unicode contains surrogates, which UTF-8 cannot encode: they are escaped.
         super().__init__(
             folder / LOG, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace",
             delay=True,

@@ -48,8 +48,7 @@ class Field:
 class Pen:
     """Writes lines of at most ``width`` cells.
 
-    Control and formatting characters in names are removed, since they could move the cursor or change the direction
-    of writing.
+    Control and formatting characters in names are removed, since they could move the cursor or reverse the text.
     """
 
     width: int

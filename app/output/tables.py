@@ -29,8 +29,7 @@ def print_table(
     Parameters
     ----------
     header : sequence of str
-        Names of the columns: the first holds names, which are folded; the last, texts, which are wrapped; the others,
-        numbers.
+        Names of the columns: the first has names (folded), the last texts (wrapped), the others numbers.
     rows : sequence of sequences of str
     file : IO, optional
         Output file; stdout by default.

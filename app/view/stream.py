@@ -55,8 +55,7 @@ class EventStream:
     async def client(self, after: int | None) -> AsyncIterator[bytes]:
         """Yield future events as bytes and, for a client that reconnects, first those after number ``after``.
 
-        If some of these are no longer kept, the client receives the event ``reset`` and must request the history
-        again.
+        If some of these are no longer kept, the event ``reset`` tells the client to request the history again.
         """
         queue: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
         missed: list[bytes] = []

@@ -29,13 +29,11 @@ class OODScore(nn.Module):
     QUANTILE = 0.99
     """Quantile of the scores of left-out training spectra that becomes 1."""
     NEAR, BROAD, FINE = 8, 16, 32
-    """Principal components of the first, second and third distance; of the third at most half the number of
-    points."""
+    """Principal components of the first, second and third distance; of the third at most half as many as points."""
     FOLDS = 5
     """Folds of the training spectra from which the scales are found."""
     OUTLIERS = 256
-    """Default number of outliers: a metal's offset may lie anywhere within some 10 eV, which needs some ten
-    examples."""
+    """Default number of outliers: a metal's offset may be anywhere in some 10 eV, which needs some ten examples."""
     FAR = 1e4
     """Coordinate of the outliers if there are none, far from every spectrum."""
 
@@ -94,8 +92,7 @@ class OODScore(nn.Module):
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean distances (N,) of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
 
-        All are in double precision: the squared distances come from one product of matrices, as differences of
-        squares.
+        All are in double precision: the squared distances are differences of squares (one product of matrices).
         """
         points = torch.cat([self.seen.double(), self.outliers.double()])
         square = (x * x).sum(1, keepdim=True) + points.square().sum(1)

@@ -78,8 +78,7 @@ def window_scales(ratios: Sequence[Array], coverage: float) -> list[float]:
 
     Parameters
     ----------
-    ratios : (n,) |error| / sd of the rows that reach each window; a longer window has some of the rows of a shorter
-        one
+    ratios : (n,) |error| / sd of the rows that reach each window; longer windows have fewer rows
     coverage : share of rows that the intervals cover
     """
     blocks: list[tuple[Array, int, int]] = []  # ratios, rows of the first window, number of windows

@@ -159,8 +159,7 @@ class AllWatch(CombinedWatch):
 class AnyWatch(CombinedWatch):
     """Follows one series for :class:`AnyOf`.
 
-    The confidence is that of the most certain condition. While none holds it is the sum over all conditions, an upper
-    bound.
+    The confidence is that of the most certain condition. While none holds it is the sum over all, an upper bound.
     """
 
     def _combine(self, time: float, new: Sequence[bool]) -> None:

@@ -40,8 +40,7 @@ class _Level(Settings):
     """Uncertainty in ``min_confidence``: ``all`` takes the 90 % interval, for a level in absolute terms; ``frame``
     takes only the scatter of repeats (``sd_frame``), for a level read from the same sample."""
     window_frames: int = Field(default=1, ge=1, le=100)
-    """Number of frames (7 or more) of a robust line; its value at the newest frame is judged. 1: the newest value
-    itself.
+    """Number of frames (7 or more) of a robust line, whose value at the newest frame is judged; 1: the newest value.
 
     The line follows a steady drift without lag and ignores up to 29 % of glitched frames. No decision is made before
     the window is full. The line does not extend over a pause or a clock that jumps forward. In 1000 simulated charges

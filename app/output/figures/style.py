@@ -1,7 +1,6 @@
 """Colours and texts of all figures.
 
-The colours are those of Okabe and Ito, darkened for lines on white; marks, dashes and labels carry the same
-information in grey.
+The colours are those of Okabe and Ito, darkened for lines on white; marks, dashes and labels tell them apart in grey.
 """
 
 import textwrap

@@ -45,10 +45,9 @@ class BenchmarkSettings(Settings):
     """Whether to search the settings of each competitor on an inner split of the training materials; otherwise the
     defaults are used."""
     members: int = 5
-    """Number of networks of each competitor with different seeds, whose answers are averaged, in the split by
-    material."""
+    """Number of networks of each competitor with different seeds, whose answers are averaged; split by material."""
     members_by_site: int = 1
-    """Number of networks of each competitor, and of the SPT, in the split by site."""
+    """Number of networks of each competitor, and of the SPT; split by site."""
     lone_spts: int = 2
     """Number of single SPTs in the split by material, the reference of Experts and ablations."""
     judged: tuple[str, ...] = METAL_DESCRIPTORS
