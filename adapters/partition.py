@@ -55,7 +55,7 @@ class Partition:
 
     @staticmethod
     def new(after: int) -> dict[str, Any]:
-        """Return the state of a partition of which nothing up to ``after`` will be read.
+        """Return the state of a partition whose reading begins after place ``after``.
 
         >>> Partition(Partition.new(4)).begin
         5

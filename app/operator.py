@@ -64,7 +64,7 @@ class OperatorServer:
         self._agent, self._identity, self._about, self._audit = agent, identity, about, audit
         self._pid = str(os.getpid())
         self._told: set[str] | None = None
-        """Ids of the decisions that a person was told of last; None before the first time."""
+        """Ids of the decisions last reported to a person; None before the first report."""
         self._server: socketserver.BaseServer | None = None
         self._path: Path | None = None
 

@@ -20,7 +20,7 @@ log = get_logger()
 
 
 _LOOK_BACK = 50
-"""Number of latest runs of which some may be in progress."""
+"""Number of latest runs, some of which may be in progress."""
 _LONGEST_RUN_S = 86_400.0
 """Age, relative to the newest run, at which a run without a stop counts as broken off, s."""
 

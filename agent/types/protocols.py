@@ -192,7 +192,7 @@ class Estimator(Protocol):
     single_site: frozenset[str]
     """Descriptors that have no meaning for a mixture of sites."""
     hardly_known: frozenset[str]
-    """Descriptors of which the model explains little, according to its validation."""
+    """Descriptors whose values the model hardly explains, according to its validation."""
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None

@@ -46,7 +46,7 @@ _NOTHING: dict[str, Any] = {
     "sinks": [],
     "rules": [],
 }
-"""State of a session of which only its existence is known."""
+"""State of a session that is known only to exist."""
 
 
 @dataclass

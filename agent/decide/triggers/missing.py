@@ -24,7 +24,7 @@ class FramesSetAside(Settings):
 
 
 class Quiet(Settings):
-    """No frame has arrived for a time, although the run has not stopped."""
+    """No frame has come for a time, while the run has not stopped."""
 
     kind: Literal["quiet"] = "quiet"
     """Name of this trigger."""

@@ -1,4 +1,4 @@
-"""Trials, in each of which a competitor is trained and judged."""
+"""Trials: each trains and judges a competitor."""
 
 import time
 from collections.abc import Sequence
