@@ -35,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the package must not import torch, bluesky or pandas until they are needed.
+    # To import the package must not import torch, bluesky or pandas until they are needed.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -7,10 +7,10 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; Ctrl-C while its modules are imported ends it without a word."""
+    """Run the command; Ctrl-C during the import of its modules ends it silently."""
     earlier = signal.getsignal(signal.SIGINT)
-    if earlier is signal.default_int_handler:  # not where SIGINT is ignored
-        # Nothing is begun that an exception would have to end, and one in an import ends in a traceback.
+    if earlier is signal.default_int_handler:  # unless SIGINT is ignored
+        # Nothing has begun that an exception would have to end; in an import it would print a traceback.
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     from .cli import app
 

@@ -36,7 +36,7 @@ from .app.commands.examples import all_exit_codes, help_end
 from .app.commands.process import keep_streams, log_from
 from .app.commands.shared import WithDashboard
 
-_WHOLE_SENTENCE = 200  # characters, more than the first sentence of any command has
+_WHOLE_SENTENCE = 200  # in characters: longer than the first sentence of any command
 
 PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
     "First steps": {"init": init.init, "doctor": doctor.doctor},
@@ -77,7 +77,7 @@ PANELS: dict[str, dict[str, typer.Typer | Callable[..., Any]]] = {
     },
     "Files and keys": {"rebuild": rebuild.rebuild, "keys": keys.keys_app},
 }
-"""The commands by what they are for, in the order of use."""
+"""The commands by purpose, in the order of use."""
 
 
 class Panels(TyperGroup):
@@ -132,7 +132,7 @@ At your beamline:
   xas-agent --help             all commands
   xas-agent run --help         one command, with examples
 """
-"""What the command says without arguments: the way in, in one screen."""
+"""The text of the command without arguments: the first steps, on one screen."""
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""What a published document is about: its run, and the frame that it answers."""
+"""Identifies the subject of a published document: its run, and the frame that it answers."""
 
 import threading
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 class Subjects:
     """Finds the run of each document, and the frame that an Event of the agent answers.
 
-    The run is that by which documents are kept together: of the agent's own runs, the watched one.
+    The run is the one that keeps documents together; for the agent's own runs, it is the watched run.
     """
 
     def __init__(self) -> None:
@@ -17,14 +17,14 @@ class Subjects:
         self._streams: dict[str, tuple[str, str]] = {}
         """Run and stream, by the uid of a Descriptor or Resource."""
         self._open: Counter[str] = Counter()
-        """Number of open runs by the run that keeps them together."""
+        """Number of open runs, by the run that keeps them together."""
 
     def __call__(self, name: str, doc: dict[str, Any]) -> tuple[str, str]:
-        """Return the run of a document, empty if it is not known, and what it answers, empty if it is no answer."""
+        """Return the run of a document (empty if unknown) and the answer's key (empty if it answers no frame)."""
         match name:
             case "start":
                 run = str(doc["parent_uid"] if is_of_agent(doc) else doc["uid"])
-                if str(doc["uid"]) not in self._run_of:  # sent again after a restart
+                if str(doc["uid"]) not in self._run_of:  # repeated after a restart
                     self._run_of[str(doc["uid"])] = run
                     self._open[run] += 1
                 return run, ""
@@ -47,13 +47,13 @@ class Subjects:
 
 
 class Confirmations:
-    """Which of the documents that were sent to a broker it has confirmed. Any thread may call the methods."""
+    """Tracks which documents sent to a broker it has confirmed. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[int, None] = {}
         self.sent = 0
-        """Number of documents that were sent."""
+        """Number of documents sent."""
 
     def send(self) -> int:
         """Count a document; return its number."""
@@ -63,24 +63,24 @@ class Confirmations:
             return self.sent
 
     def confirm(self, number: int) -> None:
-        """Note that a document is safe; one that the broker did not take never is."""
+        """Record that a document is safe; one that the broker refused never is."""
         with self._lock:
             self._open.pop(number, None)
 
     @property
     def confirmed(self) -> int:
-        """Number of documents, in their order, that are safe."""
+        """Number of leading documents that are safe."""
         with self._lock:
             return next(iter(self._open)) - 1 if self._open else self.sent
 
 
 def is_of_agent(start: dict[str, Any]) -> bool:
-    """Whether a RunStart is of a run of an agent that watches another run."""
+    """Return whether a RunStart belongs to an agent's run that watches another run."""
     return bool(start.get("xas_agent")) and "parent_uid" in start
 
 
 def answer_key(stream: str, data: dict[str, Any]) -> str:
-    """Return what an Event of the agent answers, the same for each agent; empty for what is no answer to a frame.
+    """Return the key of an Event's answer, equal for all agents; empty if the Event answers no frame.
 
     >>> answer_key("spectra", {"frame_uid": "3a6b"}), answer_key("decisions", {"frame_uid": "3a6b"})
     ('3a6b.spectra', '')
@@ -88,6 +88,6 @@ def answer_key(stream: str, data: dict[str, Any]) -> str:
     match stream:
         case "descriptors" | "spectra" | "measured":
             return f"{data['frame_uid']}.{stream}"
-        case "quality" if data.get("frame_seq_num"):  # of other notes there may be several that are equal
+        case "quality" if data.get("frame_seq_num"):  # several other notes may be equal
             return f"{data['uid']}.{data['reason']}"
     return ""

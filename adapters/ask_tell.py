@@ -1,7 +1,7 @@
 """The agent's answers as outcomes for bluesky-adaptive and blop.
 
-Both evaluate what their optimiser suggested by a function of an acquisition and its suggestions, and know it by its
-form alone, so that neither package is imported here.
+Both packages evaluate the suggestions of their optimiser with a function of an acquisition and its suggestions. They
+recognise such a function by its interface alone, so that neither package is imported here.
 """
 
 import math
@@ -29,26 +29,26 @@ _ORDER = "blop_acquisition_order"
 _MAX_RUNS = 256
 """Number of watched runs whose answers are kept."""
 _SETTLE_S = 5.0
-"""Longest wait, s, until an agent in the same process has answered all that was measured. A decision that waits for a
-person would hold it up for longer."""
+"""Longest wait, s, until an agent in the same process has answered everything measured. A decision that waits for a
+person would delay it longer."""
 
 
 @dataclass
 class _Answers:
-    """What the agent has published on one watched run."""
+    """The agent's published answers on one watched run."""
 
     order: list[Any] | None = None
     """Ids of the suggestions, in the order of their frames."""
     frames: dict[int, Observed] = field(default_factory=dict)
-    """Answered frames by number."""
+    """Answered frames, by number."""
     failed: dict[int, str] = field(default_factory=dict)
-    """Why frames were set aside, by number."""
+    """Why frames were set aside, by frame number."""
     notes: list[str] = field(default_factory=list)
-    """What else was set aside."""
+    """Notes on other data set aside."""
     ended: bool = False
-    """Whether the agent has ended its runs for the watched one."""
+    """Whether the agent has ended its runs for the watched run."""
     used: int = 0
-    """Number of the last frame that was evaluated or passed over while the run went on."""
+    """Number of the last frame that was evaluated or skipped while the run was open."""
 
     @property
     def last(self) -> int:
@@ -62,7 +62,7 @@ class _Answers:
 
     @property
     def found(self) -> str:
-        """The frames in words."""
+        """Description of the frames."""
         aside = [f"frame {n}: {why}" for n, why in sorted(self.failed.items())] + self.notes
         return f"{len(self.frames)} answered frames" + (f", set aside: {'; '.join(aside)}" if aside else "")
 
@@ -70,39 +70,38 @@ class _Answers:
 class AgentOutcomes:
     """Waits until an agent has answered the frames of an acquisition, and returns outcomes for its suggestions.
 
-    It is an ``EvaluationFunction`` of bluesky-adaptive and blop. It hears the agent's documents by :meth:`hear`, from
-    an agent in the same process (:meth:`of`) or from another one (:meth:`listen`). The thread that brings them must
-    not be the one that calls this function, which waits.
+    It is an ``EvaluationFunction`` of bluesky-adaptive and blop. It receives the agent's documents through
+    :meth:`hear`, from an agent in the same process (:meth:`of`) or in another one (:meth:`listen`). The thread that
+    delivers them must differ from the thread that calls this function, which waits.
 
-    The frames belong to the suggestions in the order of the RunStart's ``blop_acquisition_order``. Without it, a run
-    must be of one suggestion. Where the acquisition is part of a longer run (``optimize_in_run``), ``uid`` is the
-    sequence of the suggestions' ids, and the frames of the newest open run since the last evaluation are meant. Those
-    whose readings differ from the suggested parameters are left out. If more frames remain than were asked for, the
-    newest with the suggested readings are taken; without such readings they are refused, and passed over.
+    The frames belong to the suggestions in the order of ``blop_acquisition_order`` in the RunStart. Without it, a run
+    must belong to a single suggestion. If the acquisition is part of a longer run (``optimize_in_run``), ``uid`` is
+    the sequence of the suggestions' ids, and the frames are those of the newest open run since the last evaluation.
+    Frames whose readings differ from the suggested parameters are left out. If more frames remain than were
+    requested, the newest with the suggested readings count; without such readings they are refused and skipped.
 
-    Frames of a suggestion are averaged. One that was set aside or whose spectrum the model does not know is left out,
-    with a warning; a suggestion without any other has no outcome.
+    The frames of a suggestion are averaged. A frame that was set aside or has an unfamiliar spectrum is left out,
+    with a warning; a suggestion without any other frame has no outcome.
 
     Parameters
     ----------
     outcomes : mapping
-        Objectives and constraints by name: the name of a quantity as rules name it (``OS``, ``OS_anchored``,
-        ``OS_half_width``, ``readings.voltage``), or a function of all quantities, such as
-        ``lambda q: abs(q["OS"] - 3.4)``.
+        Objectives and constraints by name: a quantity as named in rules (``OS``, ``OS_anchored``, ``OS_half_width``,
+        ``readings.voltage``), or a function of all quantities, such as ``lambda q: abs(q["OS"] - 3.4)``.
     frames : int
-        Number of frames of each suggestion; fewer or more are an error.
+        Number of frames of each suggestion; any other number is an error.
     errors : str
         Standard errors for optimisers that take pairs ``(mean, standard error)``: ``frame`` is the scatter of
-        repeats, for comparisons among these outcomes; ``all`` is that of the 90 % interval, for values in absolute
-        terms, whose common part does not average out; ``none`` returns numbers.
+        repeats, for comparisons among these outcomes; ``all`` is the error of the 90 % interval, for values in
+        absolute terms, whose common part does not average out; ``none`` returns numbers.
     max_ood : float or None
-        Largest score of a spectrum that counts as known to the model.
+        Largest score at which a spectrum counts as familiar to the model.
     failed : str
-        What becomes of a suggestion without an outcome: ``raise`` ends the plan, which tells an optimiser that
-        knows failures; ``nan`` returns NaN for it, for optimisers that go on without it.
+        Treatment of a suggestion without an outcome: ``raise`` ends the plan, which informs an optimiser that handles
+        failures; ``nan`` returns NaN for it, for optimisers that continue without it.
     within : float
-        Largest difference of a reading from the suggested parameter at which it counts as the same, in its unit, or
-        a thousandth of the value if that is more.
+        Largest difference between a reading and the suggested parameter at which they count as equal, in the unit of
+        the reading, or a thousandth of the value if that is larger.
     timeout_s : float
         Longest wait, s.
 
@@ -141,7 +140,7 @@ class AgentOutcomes:
         self._broken = ""
         self._source: Source | None = None
         self._settle: Callable[[float], bool] = lambda _: False
-        """Waits until everything measured is answered; returns whether that is known."""
+        """Waits until everything measured is answered; returns whether it can tell."""
 
     @classmethod
     def of(cls, agent: Any, outcomes: Mapping[str, Objective], **settings: Any) -> Self:
@@ -150,7 +149,7 @@ class AgentOutcomes:
         Parameters
         ----------
         agent, outcomes, settings
-            The agent needs the documents of the experiment; see the class for the rest.
+            The agent must receive the documents of the experiment; see the class for the other parameters.
         """
         self = cls(outcomes, **settings)
         agent.subscribe(self.hear)
@@ -158,9 +157,9 @@ class AgentOutcomes:
         return self
 
     def listen(self, source: Source) -> Self:
-        """Hear an agent in another process: take its documents from a source, such as a ``ZMQSource``, in a thread.
+        """Receive the documents of an agent in another process from a source, such as a ``ZMQSource``, on a thread.
 
-        Documents that were published before are not heard; connect the source first.
+        Documents published earlier are not received; connect the source first.
         """
         self._source = source
         threading.Thread(target=self._follow, args=(source,), name="agent-outcomes", daemon=True).start()
@@ -178,7 +177,7 @@ class AgentOutcomes:
         self.close()
 
     def hear(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take one document of the agent, from any thread; others are passed over."""
+        """Take one document of the agent, from any thread; other documents are skipped."""
         with self._heard:
             if name == "start" and doc.get("xas_agent") is True:
                 self._of(str(doc["parent_uid"])).order = doc.get(_ORDER)
@@ -192,14 +191,14 @@ class AgentOutcomes:
         Parameters
         ----------
         uid : str or sequence
-            Uid of the run, or the suggestions' ids in the order in which they were acquired.
+            Uid of the run, or the suggestions' ids in the order of acquisition.
         suggestions : sequence of mappings
-            Each with its ``_id``.
+            Suggestions with their ``_id``.
 
         Raises
         ------
         OutcomeError
-            A suggestion has no outcome, or it is not known which frames belong to which suggestion.
+            A suggestion has no outcome, or it is unknown which frames belong to which suggestion.
         TimeoutError
             The agent has not answered in time.
         """
@@ -277,11 +276,11 @@ class AgentOutcomes:
         return newest if ready else None
 
     def _possible(self, answers: _Answers, asked: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return the numbers of the new frames but those that were measured elsewhere."""
+        """Return the numbers of the new frames, except those measured with other parameters."""
         return [n for n in answers.new if any(self._same(answers, n, s) is not False for s in asked)]
 
     def _same(self, answers: _Answers, number: int, suggestion: Mapping[str, Any]) -> bool | None:
-        """Return whether a frame has the parameters of a suggestion; None if it does not say."""
+        """Return whether a frame has the parameters of a suggestion; None if its readings do not tell."""
         observed = answers.frames.get(number)
         readings = observed.frame.readings if observed is not None else {}
         pairs = [
@@ -292,10 +291,10 @@ class AgentOutcomes:
         return all(math.isclose(*pair, rel_tol=1e-3, abs_tol=self._within) for pair in pairs) if pairs else None
 
     def _next(self, answers: _Answers, asked: Sequence[Mapping[str, Any]], settled: bool) -> list[list[int]]:
-        """Return the numbers of the frames of each suggestion in an open run, and pass over the others.
+        """Return the numbers of the frames of each suggestion in an open run, and skip the others.
 
-        Frames whose readings do not say where they were measured belong to the suggestions only if it is known
-        (``settled``) that no other has come.
+        Frames whose readings do not tell their parameters belong to the suggestions only if it is certain
+        (``settled``) that no other frame has arrived.
         """
         possible, count, answers.used = self._possible(answers, asked), self._frames, answers.last
         if len(possible) == len(asked) * count:

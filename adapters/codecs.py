@@ -13,7 +13,7 @@ import pydantic_core
 Serializer = Literal["msgpack", "json", "pickle"]
 
 _ND, _COMPLEX = b"\x02nd", b"\x07complex"
-"""The keys by which ``msgpack_numpy`` knows its mappings, each after the last byte of its length in msgpack."""
+"""Keys by which ``msgpack_numpy`` recognises its mappings, each preceded by the last byte of its length."""
 
 _PICKLE_HINT = (
     "the publisher sends pickle; start it with serializer=msgpack.packb and default=msgpack_numpy.encode, "
@@ -22,12 +22,12 @@ _PICKLE_HINT = (
 
 
 class DecodeError(ValueError):
-    """Bytes that are not a document.
+    """The bytes are not a document.
 
     Attributes
     ----------
     reason : str
-        A short stable category, by which malformed messages are counted.
+        A short stable category for counting malformed messages.
     detail : str
         What was found.
     """
@@ -80,7 +80,7 @@ def from_msgpack(payload: bytes, *, allow_pickle: bool = False) -> Any:
     Exception
         msgpack and numpy raise many types of exception on bytes that are not msgpack.
     """
-    if _ND not in payload and _COMPLEX not in payload:  # a call for each mapping would find nothing
+    if _ND not in payload and _COMPLEX not in payload:  # spares a call for each mapping
         return msgpack.unpackb(payload, raw=False, strict_map_key=False)
     hook = msgpack_numpy.decode if allow_pickle else numpy_from_msgpack
     return msgpack.unpackb(payload, raw=False, strict_map_key=False, object_hook=hook)
@@ -106,7 +106,7 @@ def to_json(value: Any) -> str:
 
 
 def to_json_line(value: Any) -> bytes:
-    """Return what :func:`to_json` does, in UTF-8, without blanks, with an end of line, and seven times as fast.
+    """Return the result of :func:`to_json` in UTF-8, without blanks and with an end of line, seven times as fast.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def to_json_line(value: Any) -> bytes:
     """
     try:
         return pydantic_core.to_json(value, inf_nan_mode="constants", fallback=_numpy_to_json) + b"\n"
-    except pydantic_core.PydanticSerializationError:  # a text that is no Unicode, or a type without a JSON form
+    except pydantic_core.PydanticSerializationError:  # a text that is not Unicode, or a type without a JSON form
         return to_json(value).encode() + b"\n"
 
 
@@ -179,14 +179,14 @@ def numpy_from_msgpack(obj: dict[Any, Any]) -> Any:
     DecodeError
         The mapping is an array of Python objects.
     """
-    # msgpack_numpy unpickles kind b"O", and reads the bytes of an object dtype of another kind as pointers.
+    # msgpack_numpy unpickles kind b"O", and would read the bytes of an object dtype of another kind as pointers.
     if b"nd" in obj and (obj.get(b"kind", b"") not in (b"", b"V") or _holds_objects(obj[b"type"])):
         raise DecodeError("pickle refused", "an array of Python objects, which msgpack_numpy pickles")
     return msgpack_numpy.decode(obj)
 
 
 def _holds_objects(descr: Any) -> bool:
-    """Whether a dtype, given by its ``str`` or ``descr``, contains Python objects."""
+    """Return whether a dtype, given by its ``str`` or ``descr``, contains Python objects."""
     if isinstance(descr, list):
         return any(_holds_objects(kind) for _, kind, *_ in descr)
     return _is_object(descr)
@@ -198,10 +198,10 @@ def _is_object(kind: str) -> bool:
 
 
 def _is_pickle(payload: bytes) -> bool:
-    """Whether the bytes are a pickle of protocol 2 or later.
+    """Return whether the bytes are a pickle of protocol 2 or later.
 
-    No document begins with these bytes: in msgpack 0x80 is an empty map and would be the whole message, and no JSON
-    text begins with 0x80.
+    No document begins like this: in msgpack 0x80 is an empty map and would be the whole message; no JSON text begins
+    with it.
     """
     return len(payload) > 2 and payload[0] == 0x80 and payload[1] <= pickle.HIGHEST_PROTOCOL
 

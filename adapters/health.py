@@ -1,4 +1,4 @@
-"""An HTTP endpoint that says how the agent is: ``/healthz``, ``/readyz`` and ``/metrics``."""
+"""An HTTP endpoint that reports the agent's health: ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 import errno
 import socket
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 _log = get_logger()
 
 _TIMEOUT_S = 5.0
-"""Longest wait for a client's next bytes, s."""
+"""Longest wait for further bytes from a client, s."""
 _MAX_CLIENTS = 8
-"""Number of clients served at once; further ones are turned away, so that strangers cannot take all threads."""
+"""Number of clients served at once; others are turned away, so that strangers cannot occupy all threads."""
 
 
 class Collector(Protocol):
-    """Gives the metrics at the time of the call."""
+    """Supplies the metrics at the time of the call."""
 
     def collect(self) -> "Iterable[Metric]": ...
 
 
 Check = Callable[[], list[str]]
-"""Returns what is wrong, in words; empty if nothing is. Called from any thread."""
+"""Returns the present problems, in words; empty if there are none. Called from any thread."""
 
 
 class HealthServer:
-    """Serves checks and metrics on threads of its own, until ``close``.
+    """Serves checks and metrics on separate threads, until ``close``.
 
-    A check answers 200, or 503 with what is wrong.
+    A check answers 200, or 503 with the problems.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class HealthServer:
     checks : mapping
         Checks by path.
     metrics : Collector
-        Asked at each request of ``/metrics``, from any thread.
+        Called at each request of ``/metrics``, from any thread.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class HealthServer:
         _log.info("health", endpoint=self.url, paths=" ".join([*checks, "/metrics"]))
 
     def close(self) -> None:
-        """Close the endpoint; requests in progress are not waited for."""
+        """Close the endpoint without waiting for requests in progress."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -110,7 +110,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.set_app(app)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer asks the name service, which may take seconds
+        TCPServer.server_bind(self)  # HTTPServer would query the name service, which may take seconds
         self.server_name, self.server_port = self.server_address[:2]  # pyright: ignore[reportAttributeAccessIssue]
         self.setup_environ()
 
@@ -127,11 +127,11 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that goes away in the middle of a request is its own affair."""
+        """Ignore errors: a client that disconnects in the middle of a request concerns nobody else."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = _TIMEOUT_S
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Do not log requests: Prometheus sends one every few seconds, for ever."""
+        """Do not log requests, since Prometheus sends one every few seconds."""

@@ -1,4 +1,4 @@
-"""Where the agent says over HTTP how it is."""
+"""The settings of the HTTP endpoint for the agent's health."""
 
 import re
 from typing import Self
@@ -12,13 +12,13 @@ _ADDRESS = re.compile(r"(?:http://)?(?P<host>[^\s/:\[\]]+|\[[\da-fA-F:]+\]):(?P<
 
 
 class HealthSettings(Settings):
-    """Where the agent says over HTTP how it is."""
+    """The HTTP endpoint that reports the agent's health."""
 
     address: str
-    """``HOST:PORT`` at which ``/healthz``, ``/readyz`` and ``/metrics`` are served; port 0 selects a free port."""
+    """``HOST:PORT`` that serves ``/healthz``, ``/readyz`` and ``/metrics``; port 0 selects a free port."""
     allow_remote: bool = False
-    """Whether the address may be one that other machines reach. Whoever reaches it reads the numbers of frames,
-    decisions and losses, without a password."""
+    """Whether other machines may reach the address. Anybody who reaches it can read the numbers of frames, decisions
+    and losses, without a password."""
 
     @model_validator(mode="after")
     def _address_is_local(self) -> Self:

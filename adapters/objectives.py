@@ -1,4 +1,4 @@
-"""Values and standard errors of objectives, from the agent's answers on the frames of a suggestion."""
+"""Computes values and standard errors of objectives from the agent's answers to the frames of a suggestion."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +14,15 @@ Objective = str | Callable[[Mapping[str, float]], float]
 Errors = Literal["none", "frame", "all"]
 
 _SAME = ("", "_mean", "_lo", "_hi")
-"""Ends of the names of the quantities that move together with a descriptor."""
+"""Suffixes of quantities that move together with a descriptor."""
 
 
 class OutcomeError(RuntimeError):
-    """A suggestion has no outcome; the message says which, and why."""
+    """A suggestion has no outcome; the message states which one, and why."""
 
 
 class Quantities(dict[str, float]):
-    """Quantities by name; one that is missing raises an OutcomeError that names similar ones."""
+    """Quantities by name; a missing one raises an OutcomeError that lists similar names."""
 
     def __missing__(self, name: str) -> float:
         similar = ", ".join(get_close_matches(name, self, n=3) or [*self][:5])
@@ -35,7 +35,7 @@ def value_of(objective: Objective, values: Quantities) -> float:
 
 
 def error_of(objective: Objective, values: Quantities, found: Mapping[str, tuple[float, float]]) -> float:
-    """Return the standard error of an objective: its RMS change where a quantity is off by ± its own."""
+    """Return the standard error of an objective: its RMS change if each quantity changes by ± its error."""
     value, squares = value_of(objective, values), 0.0
     for name, (_, sd) in found.items():
         for moved in (sd, -sd) if sd else ():

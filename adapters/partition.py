@@ -1,4 +1,4 @@
-"""One partition of a broker's documents, and the place from which another agent would go on."""
+"""One partition of a broker's documents, and the place from which another agent would continue."""
 
 import threading
 import time
@@ -11,27 +11,27 @@ from cachetools import FIFOCache
 from ..agent.types import REPLAYED_S
 
 _MAX_OWNERS = 20_000
-"""Number of Descriptors and Resources of which the run is remembered."""
+"""Number of Descriptors and Resources whose run is remembered."""
 _MAX_ENDED = 1000
-"""Number of ended runs that are remembered."""
+"""Number of ended runs to remember."""
 _LONGEST_SILENCE_S = 86_400.0
-"""Time without a document after which a run without a stop has broken off, s."""
+"""Time without a document after which a run without a stop counts as broken off, s."""
 _POLL_S = 0.02
 RELEASE_S = 2.0
-"""Longest wait of an agent that ends until what it has read is answered, s."""
+"""Longest time that an agent waits at its end for the answers to documents read, s."""
 
 
 class Partition:
-    """What an agent has read and acknowledged of a partition, in which each run is complete and in order.
+    """The documents of a partition that an agent has read and acknowledged; each run is complete and in order.
 
-    A run that is not over when an agent stops is read again from its start by the next one, since its frames need
-    the documents before them. So the next agent begins at the oldest open run, and skips documents up to the
+    If a run is not over when an agent stops, the next agent reads it again from its start, since its frames need the
+    earlier documents. The next agent therefore begins at the oldest open run, and skips documents up to the
     acknowledged one unless their run is open. Any thread may call the methods.
 
     Parameters
     ----------
     state : mapping
-        :attr:`state` of the agent before.
+        :attr:`state` of the previous agent.
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
@@ -40,22 +40,22 @@ class Partition:
         self._open: dict[str, int] = dict(state["open"])
         """Place of the start of each run that is not over."""
         self._inherited = self._acknowledged
-        """Place up to which another agent acknowledged."""
+        """Place up to which another agent has acknowledged."""
         self._seen = self._given = self._done = self.begin - 1
         self._heard: dict[str, float] = {}
         """Time of the latest document of each open run, Unix s."""
         self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self._run_of: FIFOCache[str, str] = FIFOCache(_MAX_OWNERS)
         self._known: FIFOCache[str, None] = FIFOCache(_MAX_OWNERS)
-        """Runs of which a document was read."""
+        """Runs with at least one document read."""
         self.lost = False
         """Whether another agent may read the partition."""
         self.term = 0
-        """Number of the source's take-over since which it holds the partition."""
+        """Number of the take-over since which the source has held the partition."""
 
     @staticmethod
     def new(after: int) -> dict[str, Any]:
-        """Return the state of a partition of which nothing up to ``after`` is to be read.
+        """Return the state of a partition whose reading begins after place ``after``.
 
         >>> Partition(Partition.new(4)).begin
         5
@@ -69,7 +69,7 @@ class Partition:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What another agent needs to go on, as JSON values."""
+        """State that another agent needs to continue, as JSON values."""
         with self._lock:
             return {"acknowledged": self._acknowledged, "open": dict(self._open)}
 
@@ -85,7 +85,7 @@ class Partition:
 
     @property
     def settled(self) -> bool:
-        """Whether all documents that were to be read have been acknowledged since, also those read again."""
+        """Whether all documents to be read, including those read again, have been acknowledged."""
         return self._done >= self._given
 
     @property
@@ -95,27 +95,27 @@ class Partition:
 
     @property
     def runs_in_progress(self) -> list[str]:
-        """Runs that the next agent reads from their starts."""
+        """Runs that the next agent would read from their starts."""
         with self._lock:
             return list(self._open)
 
     def knows(self, run: str) -> bool:
-        """Whether a document of a run was read."""
+        """Return whether a document of a run was read."""
         return run in self._known
 
     def take(self, place: int, name: str, doc: Mapping[str, Any], at: float) -> float | None:
-        """Note a document that came.
+        """Record a document that arrived.
 
         Parameters
         ----------
-        place : number of the document in its stream or partition; numbers rise, and may leave some out
-        at : time at which the broker got it, Unix s
+        place : number of the document in its stream or partition; numbers rise, with possible gaps
+        at : time at which the broker received it, Unix s
 
         Returns
         -------
         float or None
-            Age to add to the document's, s: ``REPLAYED_S`` if another agent has acknowledged it; None if it is not to
-            be read, since it came before or its run is over.
+            Age to add to the document's, s: ``REPLAYED_S`` if another agent has acknowledged it; None if it must not
+            be read, because it came earlier or its run is over.
         """
         run = self._run(name, doc)
         with self._lock:
@@ -134,12 +134,12 @@ class Partition:
             return REPLAYED_S if place <= self._inherited else 0.0
 
     def pass_over(self, place: int) -> None:
-        """Note a message that is no document."""
+        """Record a message that is not a document."""
         with self._lock:
             self._seen = max(self._seen, place)
 
     def acknowledge(self, place: int, ended: Collection[str]) -> bool:
-        """Note that the documents up to ``place`` are safe and that runs are over; return whether this is news."""
+        """Record that the documents up to ``place`` are safe and that runs are over; return whether this is new."""
         with self._lock:
             before = self._acknowledged, len(self._open)
             self._acknowledged = max(self._acknowledged, place)
@@ -153,7 +153,7 @@ class Partition:
             return before != (self._acknowledged, len(self._open))
 
     def _run(self, name: str, doc: Mapping[str, Any]) -> str:
-        """Return the uid of a document's run; empty if it is not known."""
+        """Return the uid of a document's run; empty if it is unknown."""
         if name == "start":
             return str(doc.get("uid", ""))
         if "run_start" in doc:
@@ -165,7 +165,7 @@ class Partition:
 
 
 def settle(partitions: Iterable[Partition], longest_s: float) -> None:
-    """Wait until all documents that were read are acknowledged, so that another agent finds all answers to them."""
+    """Wait until all documents read are acknowledged, so that another agent finds all answers to them."""
     until = time.monotonic() + longest_s
     for partition in partitions:
         while not (partition.settled or partition.lost) and time.monotonic() < until:

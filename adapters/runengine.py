@@ -31,11 +31,11 @@ class RunEngineControl:
     - ``stop`` calls ``RE.stop()``: the plan cleans up, and its RunStop has ``exit_status: success``. In the user's
       thread ``RE(...)`` then raises ``RunEngineInterrupted``, as after Ctrl-C and ``RE.stop()``; a script that
       continues with its next plan must catch this exception.
-    - ``set`` calls the device's ``set`` in the RunEngine's event loop, also during a pause of this object. The plan
-      goes on meanwhile. ``set`` is acknowledged when the device was asked, and does not wait until the device has
-      reached the value. A device that refuses the value does not harm the plan; one that fails later is logged.
-      Pauses and the end of the plan do not stop the device.
-    - ``repeat_frame`` calls ``repeat``; the plan must look between its frames for what was asked.
+    - ``set`` calls the device's ``set`` in the RunEngine's event loop, even during a pause of this object, while the
+      plan continues. ``set`` is acknowledged after this call, and does not wait until the device has reached the
+      value. A device that refuses the value does not affect the plan; a later failure is logged. Pauses and the end
+      of the plan do not stop the device.
+    - ``repeat_frame`` calls ``repeat``; the plan must check between its frames for requests.
     - ``notify`` writes to the log.
 
     Parameters
@@ -43,11 +43,10 @@ class RunEngineControl:
     RE : RunEngine
     signals : mapping, optional
         Devices that ``set`` may change, by name: Bluesky's ``Movable``, such as ophyd signals and positioners. The
-        plan itself must not move them, since nothing keeps the two apart.
+        plan itself must not move them, since nothing coordinates the two.
     repeat : callable, optional
-        Called in another thread with what was asked: the counting time and, of a decision of the agent on a frame,
-        the uid of the run and the number of the frame in it. The plan should ignore a request for another frame than
-        its last one.
+        Called in another thread with the request: the counting time and, if the agent decided on a frame, the uid of
+        the run and the number of the frame in it. The plan should ignore a request for any frame but its last one.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class RunEngineControl:
         self._closed = False
         self._release: asyncio.Event | None = None
         self._one_pause = threading.Lock()
-        """One pause at a time: a RunEngine that is about to suspend cannot be asked to suspend again."""
+        """Allows one pause at a time: a RunEngine that is about to suspend cannot be asked again."""
         self._verbs: dict[str, Callable[[Mapping[str, Any], float], Reply]] = {
             "pause": self._pause,
             "resume": self._resume,
@@ -71,7 +70,7 @@ class RunEngineControl:
         }
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Carry out ``action`` within ``timeout`` s, else answer ``expired``; never raises.
+        """Carry out ``action`` within ``timeout`` s, otherwise answer ``expired``; never raises.
 
         A failure after the request reached the RunEngine is ``expired`` too, because its outcome is unknown.
         """
@@ -88,7 +87,7 @@ class RunEngineControl:
         try:
             reply = verb(args, timeout)
         except FutureTimeoutError:
-            # An expired pause does not take effect; resume and stop cannot be cancelled and may.
+            # An expired pause takes no effect; resume and stop cannot be cancelled and may take effect.
             cause = "the plan did not come to rest" if action == "pause" else "requested, but not confirmed"
             reply = Reply("expired", f"{cause} within {timeout:g} s")
         except (TransitionError, ConfigError) as error:  # the plan ended before the request; wrong arguments
@@ -166,7 +165,7 @@ class RunEngineControl:
         async def put() -> Reply:
             if refusal := self._refusal():
                 return refusal
-            if time.monotonic() >= end:  # reported as expired by now, and must not happen afterwards
+            if time.monotonic() >= end:  # already reported as expired, and must not happen afterwards
                 raise FutureTimeoutError
             try:
                 status = device.set(wanted.value)  # not by a message, whose failure would end the plan

@@ -1,4 +1,4 @@
-"""Work that goes on beside the thread that asks for it."""
+"""A thread that works ahead of the thread that will need its results."""
 
 import weakref
 from collections.abc import Callable
@@ -12,13 +12,13 @@ _Waiting = SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]
 
 
 class Ahead:
-    """One thread that does one piece of work after another.
+    """One thread that runs one piece of work after another.
 
-    Unlike one of ``concurrent.futures``, it does not keep the process from ending while a network does not return.
+    Unlike the threads of ``concurrent.futures``, it never keeps the process from ending, even if a network hangs.
 
     Parameters
     ----------
-    name : of the thread, which starts with the first work
+    name : name of the thread, which starts with the first work
     """
 
     def __init__(self, name: str) -> None:
@@ -26,13 +26,13 @@ class Ahead:
         self._thread: Thread | None = None
         self._closed = False
         self._waiting: _Waiting = SimpleQueue()
-        weakref.finalize(self, self._waiting.put, None).atexit = False  # where nobody calls ``close``
+        weakref.finalize(self, self._waiting.put, None).atexit = False  # for an owner that never calls ``close``
 
     def __call__(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Begin ``work``; return what waits for its result and raises what it raises.
+        """Begin ``work``; return a function that waits for its result and raises its exception.
 
-        Where no thread can begin, as when the interpreter ends or after :meth:`close`, it is done when its result is
-        asked for.
+        If no thread can start, for instance after :meth:`close` or while the interpreter ends, that function does the
+        work itself.
         """
         if self._closed:
             return work
@@ -60,6 +60,6 @@ def _work_off(waiting: _Waiting) -> None:
         work, future = item
         try:
             future.set_result(work())
-        except BaseException as error:  # for who asks
+        except BaseException as error:  # the caller raises it
             future.set_exception(error)
-        del item, work, future  # they may be large
+        del item, work, future  # so that large objects are freed now

@@ -1,4 +1,4 @@
-"""Decisions from their proposal to their last status, in the agent's runs, and what a person says of them."""
+"""Decisions from proposal to final status, as the agent's runs record them, and the orders of persons."""
 
 import time
 import uuid
@@ -13,30 +13,30 @@ _log = get_logger()
 
 
 class Decisions:
-    """Requests what rules and persons decide, and publishes each change of its status. For one thread.
+    """Requests the decisions of rules and persons, and publishes each change of status. Not thread-safe.
 
     Parameters
     ----------
-    rules : rules that take a decision back which was never sent
+    rules : rules; they take back a decision that was never sent
     requests : sends decisions
-    runs : runs of the agent, in which decisions are published
-    commit : reports the progress, so that after a restart the answers to a person still hold
+    runs : runs of the agent that publish the decisions
+    commit : reports the progress, so that the answers of persons outlast a restart
     """
 
     def __init__(self, rules: Rules, requests: Requests, runs: AgentRuns, commit: Callable[[], None]) -> None:
         self._rules, self._requests, self._runs, self._commit = rules, requests, runs, commit
         self.changed: set[str] = set()
-        """Runs for which the memory of the rules changed by other than a frame, since the last progress."""
+        """Runs in which something other than a frame changed the memory of the rules since the last progress."""
 
     def propose_in_runs(self, decisions: Iterable[Decision]) -> None:
-        """Publish decisions that no frame caused in the run of the agent, which may begin with them."""
+        """Publish decisions that no frame caused; open the agent's run if they are its first documents."""
         for decision in decisions:
             uid = decision.run_uid
             self.propose(decision, self._runs.of(uid) or self._runs.open(uid, decision.time, None))
             self.changed.add(uid)
 
     def propose(self, decision: Decision, run: AgentRun) -> None:
-        """Take a decision of a rule, and publish it in a run of the agent."""
+        """Take a rule's decision, and publish it in a run of the agent."""
         names = self._runs.names(decision.run_uid, file=decision.scan.file)
         _log.info("decision", rule=decision.rule, action=decision.action, reason=decision.reason, **names)
         proposed = self._requests.propose(decision)
@@ -46,8 +46,8 @@ class Decisions:
         run.decision(proposed)
 
     def publish_statuses(self) -> None:
-        """Publish the changes of status since the last call."""
-        if self._runs.resuming:  # the run of a decision may be read again only later
+        """Publish all changes of status since the last call."""
+        if self._runs.resuming:  # the run of a decision may be read again later
             return
         for decision in self._requests.changes():
             names = self._runs.names(decision.run_uid, file=decision.scan.file)
@@ -63,7 +63,7 @@ class Decisions:
 
     @property
     def unconfirmed(self) -> list[tuple[Decision, float]]:
-        """Decisions that wait for a person, with the time that remains, s."""
+        """Decisions that wait for a person, with the time left, s."""
         return self._requests.unconfirmed
 
     @property
@@ -77,14 +77,14 @@ class Decisions:
         return self._requests.halted
 
     def approve(self, id: str, by: str) -> Decision:
-        """Send a decision that waits for a person; raise KeyError if none of this id does."""
+        """Send the waiting decision with this id; raise KeyError if there is none."""
         approved = self._publish_decision(self._requests.approve(id, by))
         self._log_answer("decision approved", approved, by)
-        self._commit()  # before the person is told, so that a restart keeps it
+        self._commit()  # first of all, so that a restart keeps the approval that the person is told
         return approved
 
     def reject(self, id: str, by: str, why: str = "") -> Decision:
-        """Give up a decision that waits for a person; raise KeyError if none of this id does."""
+        """Reject the waiting decision with this id; raise KeyError if there is none."""
         rejected = self._publish_decision(self._requests.reject(id, by, why))
         self._log_answer("decision rejected", rejected, by, why)
         self._rules.undo(rejected)
@@ -95,7 +95,7 @@ class Decisions:
     def order(
         self, action: Action | RobotOrder, by: str, reason: str = "", args: Mapping[str, Any] | None = None
     ) -> Decision:
-        """Request an action for a person, whatever the rules say."""
+        """Request an action on behalf of a person, regardless of the rules."""
         uid = self._runs.newest or ""
         decision = Decision(
             id=str(uuid.uuid4()),
@@ -114,11 +114,11 @@ class Decisions:
         return ordered
 
     def halt(self, by: str, why: str = "") -> list[Decision]:
-        """Make an emergency stop: stop the experiment, reject what waits; until ``release`` rules can only stop.
+        """Stop the experiment and reject all waiting decisions; until :meth:`release`, the rules can only stop.
 
         Returns
         -------
-        The orders that it gave: ``stop``, and ``halt`` to a robot if there is one.
+        The orders: ``stop``, and ``halt`` to a robot if there is one.
         """
         if not self.halted:
             self.halt_at_once(by, why)
@@ -132,12 +132,12 @@ class Decisions:
         return orders
 
     def halt_at_once(self, by: str, why: str = "") -> None:
-        """Let no decision of a rule but to stop be sent from now on; from any thread, also while this one is busy."""
+        """Allow the rules only to stop from now on. Safe from any thread, even while the agent's thread is busy."""
         self._requests.halt(by, why)
         _log.error("emergency stop", by=by, why=why)
 
     def outcome(self, id: str) -> Decision | None:
-        """Return a decision of late with its last status; None if it has none yet, or is forgotten."""
+        """Return a recent decision with its final status; None if it has none yet or is forgotten."""
         return self._requests.outcomes.get(id)
 
     def release(self, by: str) -> list[Decision]:
@@ -152,7 +152,7 @@ class Decisions:
         _log.info(event, rule=decision.rule, action=decision.action, by=by, **({"why": why} if why else {}), **names)
 
     def _publish_decision(self, decision: Decision) -> Decision:
-        """Publish a decision in the run of the agent, which may begin with it."""
+        """Publish a decision in the agent's run; open the run if needed."""
         uid = decision.run_uid
         (self._runs.of(uid) or self._runs.open(uid, decision.time, None)).decision(decision)
         return decision

@@ -1,4 +1,4 @@
-"""Frames that are left out under overload, and the reports on them."""
+"""Counts and reports the frames that are left out under overload."""
 
 import math
 import time
@@ -10,13 +10,13 @@ from .types import SetAside, get_logger
 _log = get_logger()
 
 _NOTE_S = 1.0
-"""Shortest time between two notes on the frames of a run that are left out, s."""
+"""Shortest time between two reports on frames left out, s."""
 _OVER_S = 2.0
-"""Time without a frame left out after which an overload is over, s."""
+"""Time after the last frame left out at which an overload is over, s."""
 
 
 class LeftOut:
-    """Counts the frames that are left out, and reports those of each run in one note.
+    """Counts the frames left out, and reports those of each run in one note.
 
     Parameters
     ----------
@@ -26,14 +26,14 @@ class LeftOut:
     def __init__(self, report: Callable[[SetAside], None]) -> None:
         self._report = report
         self.notes: dict[str, SetAside] = {}
-        """Frames that are not reported yet, by watched run."""
+        """Frames not reported yet, by watched run."""
         self._newest_at = self._reported_at = -math.inf
-        """``time.monotonic()`` of the newest frame that was left out, and of the newest report."""
+        """``time.monotonic()`` of the newest frame left out, and of the newest report."""
         self.now = 0
         """Number of frames left out in the present overload."""
 
     def add(self, note: SetAside, every: int) -> None:
-        """Count a frame that is left out, because only each ``every``-th is answered, until the next report."""
+        """Count a frame for the next report; it is left out because only each ``every``-th frame is answered."""
         if not self.now:
             _log.warning("overload: some frames are left out", answered_every=every)
         self.now += note.count
@@ -42,7 +42,7 @@ class LeftOut:
         self.notes[note.run_uid] = replace(note, count=note.count + (0 if earlier is None else earlier.count))
 
     def report(self, *, idle: bool) -> None:
-        """Report the frames that were left out, at most once a second unless ``idle``, and the end of an overload."""
+        """Report the frames left out, at most once a second unless ``idle``, and the end of an overload."""
         now = time.monotonic()
         if self.notes and (idle or now - self._reported_at > _NOTE_S):
             self._reported_at = now

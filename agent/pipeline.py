@@ -36,7 +36,7 @@ from .types import (
 _log = get_logger()
 
 _FEWEST_AHEAD, _BATCH_AHEAD = 32, 128
-"""Fewest frames on which the network works on a thread of its own; and, while more come, the most in a batch."""
+"""Fewest frames for which the network works on its own thread, and largest batch while more frames come."""
 
 
 class Pipeline:
@@ -49,17 +49,18 @@ class Pipeline:
     emit : receives every document of the agent's own runs
     controls : limits for the control
     control : control that receives the decisions; None to advise only
-    config_sha256, versions : for the RunStart of the agent's runs
+    config_sha256, versions : hash of the config and versions, for the RunStart of the agent's runs
     spectra : whether to publish the aligned spectra
     measured : whether to publish the spectra as measured
     pages : whether the Events of frames are published together, as EventPages
-    show_single_site : whether to hint for display what has no meaning for a mixture of sites, or is hardly known
-    max_batch : largest number of frames in one forward pass
-    max_latency_s : latency, s, above which frames are left out under overload; None answers every frame
-    relative : adds what a series tells to the estimates; None: only anchors that RunStarts or :meth:`anchor` bring
+    show_single_site : whether to hint for display the descriptors that have no meaning for a mixture of sites, or
+        that the model hardly knows
+    max_batch : largest number of frames in one pass of the network
+    max_latency_s : latency, s, above which the agent leaves out frames; None answers every frame
+    relative : adds the quantities of a series to the estimates; None: only the anchors of RunStarts or :meth:`anchor`
     tabulated : tabulated quantities that ``alignment`` needs, by model name
-    abandoned : set by the host to end without answering what was taken
-    committed : receives the progress after each batch, before the decisions of the batch are sent; None: not needed
+    abandoned : the host sets it to end the pipeline without answers to the frames already taken
+    committed : receives the progress after each batch, before the batch's decisions are sent; None: not needed
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class Pipeline:
     ) -> None:
         self._abandoned = abandoned or threading.Event()
         self.unread = 0
-        """Number of documents of the last batch that were not read, because the host gave them up."""
+        """Number of documents of the last batch that were not read because the host ended the pipeline."""
         self.unanswered = 0
-        """Number of complete frames that were not answered, because the host gave them up."""
+        """Number of complete frames that were not answered because the host ended the pipeline."""
         self.lost = 0
-        """Number of documents, frames and notes that nothing was published of, because something failed on them."""
+        """Number of documents, frames and notes that failed without any published result."""
         self._reader = reader
         self._models = models
         self._align = SeriesAlignment(alignment, tabulated=tabulated)
@@ -113,22 +114,22 @@ class Pipeline:
             set_aside=self._set_aside,
         )
         self._stops: dict[str, Mapping[str, Any]] = {}
-        """Stops of watched runs for which the agent's runs are still open; empty if they did not arrive."""
+        """RunStops of watched runs whose agent runs are still open; empty if the RunStop did not arrive."""
         self._waiting_frames: list[Frame] = []
         self._network = Ahead("xas-agent network")
         self._estimating: deque[tuple[Callable[[], list[Answer]], list[Answer], bool]] = deque()
-        """Batches that are not published yet: what adds the estimates, the answers without, and whether in pages."""
+        """Unpublished batches: a call that adds the estimates, the answers without them, and whether to use pages."""
         self._max_batch = max_batch
         self._load = Load(max_latency_s)
         self._left_out = LeftOut(self.note)
         self._told = Told()
         self._answered, self._serving_s = 0, 0.0
-        """Number of frames that were served of the documents fed last, and the time that this took, s."""
+        """Number of frames served from the last documents, and the time taken, s."""
         self.standing = rules.standing()
-        """How the rules stand on the series of the newest frame; replaced, so that any thread may read it."""
+        """How the rules stand on the newest frame's series; replaced as a whole, so that any thread may read it."""
         self._committed, self._progress = committed, Progress()
         self.decisions = Decisions(rules, self._requests, self._runs, self._commit)
-        """Decisions in progress, and what a person may say of them."""
+        """Open decisions, and the orders of persons."""
         self._publish = Publication(
             self._runs,
             self._relative,
@@ -139,22 +140,22 @@ class Pipeline:
             max_age_s=controls.max_age_s,
         )
         self._advanced: set[str] = set()
-        """Runs with outcomes of which the position has not been reported."""
+        """Runs that have outcomes since their position was last reported."""
         self._published = Published(Past())
         self._closing = False
 
     @property
     def busy(self) -> bool:
-        """Whether results are outstanding for documents already fed: missing documents or statuses of decisions.
+        """Whether results of documents already fed are outstanding: missing documents or statuses of decisions.
 
-        To be read on the thread that feeds.
+        Read it only on the thread that feeds.
         """
         return self._reader.waiting or bool(self._requests.open or self._stops or self._left_out.notes)
 
     def plan(self, waiting: int) -> int:
-        """Return how many of the waiting documents to feed at once; decide what is left out of them.
+        """Return how many of the waiting documents to feed at once; decide what to skip of them.
 
-        A page counts as the documents that it holds.
+        A page counts as the documents in it.
         """
         self._load.plan(waiting)
         self._reader.answer_every(self._load.every)
@@ -163,7 +164,7 @@ class Pipeline:
 
     @property
     def points(self) -> tuple[int, int] | None:
-        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        """Number of points of the newest step scan in progress, and its planned number (0 if unknown)."""
         return self._reader.points
 
     def feed(self, received: Sequence[Received]) -> None:
@@ -197,7 +198,7 @@ class Pipeline:
         self.standing = self._rules.standing()
 
     def _try(self, step: Callable[[], object], **names: Any) -> bool:
-        """Do a step that what follows does not depend on; log an error; return whether it was done."""
+        """Run a step that no later step depends on; log its error; return whether it succeeded."""
         try:
             step()
         except Exception as error:
@@ -206,15 +207,15 @@ class Pipeline:
         return True
 
     def resume(self, past: Past, inputs: Iterable[Sequence[Received]]) -> None:
-        """Go on where an earlier process ended.
+        """Continue where an earlier process ended.
 
-        Frames and notes that it has published are not published again. Decisions without a last status are sent
-        again under the same id, unless they are too old.
+        Frames and notes of that process are not published again. Decisions without a final status are sent again
+        under the same id, unless they are too old.
 
         Parameters
         ----------
-        past : what the earlier process has done
-        inputs : documents that it was fed with, in order and in batches; complete for all runs that are not over
+        past : results of the earlier process
+        inputs : its documents, in order and in batches; complete for all runs that are not over
         """
         for part in (
             self._reader,
@@ -238,7 +239,7 @@ class Pipeline:
     def give_up(self, runs: Iterable[str]) -> None:
         """Forget watched runs that another agent reads from their starts, and end the agent's runs for them.
 
-        One that comes back is new: what was computed of it may not have been published.
+        A run that comes back is new, since its earlier results may not have been published.
         """
         for uid in runs:
             self._take(self._reader.give_up(uid))
@@ -253,7 +254,7 @@ class Pipeline:
         self._commit()
 
     def _forget(self, uid: str) -> None:
-        """Forget what belongs to a run alone."""
+        """Forget all data of one run."""
         for part in (self._rules, self._requests, self._relative, self._published, self._told):
             self._try(partial(part.forget, uid), run=uid)
 
@@ -263,14 +264,14 @@ class Pipeline:
         self.feed(())
 
     def anchor(self, series: str | None, anchor: Anchor) -> None:
-        """Take the newest frame of a series as an anchor, as :meth:`RelativeQuantities.anchor`.
+        """Take the newest frame of a series as an anchor, as :meth:`RelativeQuantities.anchor` does.
 
-        To be called on the thread that feeds.
+        Call it only on the thread that feeds.
         """
         self._progress.memory |= self._relative.anchor(series, anchor)
 
     def note(self, note: SetAside) -> None:
-        """Publish and log that data could not be served."""
+        """Publish and log a note on data set aside."""
         names = self._runs.names(note.run_uid, file=note.file)
         self._told.tell(note, **names)
         if not self._try(lambda: self._runs.note(note), frame=note.seq_num, uid=note.uid, **names):
@@ -283,8 +284,8 @@ class Pipeline:
         Parameters
         ----------
         reason : reason in the RunStops
-        handed_on : whether another agent reads the watched runs in progress from their starts: then nothing is
-            published of scans that are cut off here, since they will be complete there
+        handed_on : whether another agent reads the watched runs in progress from their starts; then the agent
+            publishes nothing about scans cut off here, since the other agent will see them whole
         """
         self._commit()
         self._closing = True
@@ -346,11 +347,11 @@ class Pipeline:
             self._end_runs()
 
     def _serve_waiting(self, *, more: bool = False) -> None:
-        """Serve the frames that wait.
+        """Serve the waiting frames.
 
-        The network works on one batch while the next is aligned and the one before is published and, if ``more``
-        frames come, while these are read. With rules it does not, since decisions come between the frames; nor with
-        decisions to send, since the progress that is reported before has the state of all aligned frames.
+        While the network works on one batch, the pipeline aligns the next, publishes the one before and, if ``more``
+        frames come, reads these. It does not work ahead with rules, since decisions come between the frames; nor with
+        decisions to send, since the progress reported before them holds the state of all aligned frames.
         """
         undecided = self._rules.are_none and not self._requests.proposed
         while self._waiting_frames:
@@ -375,7 +376,7 @@ class Pipeline:
         self._serving_s += time.monotonic() - began
 
     def _aligned(self, frames: Sequence[Frame]) -> Iterator[list[Answer]]:
-        """Yield the aligned frames in batches; those that are in none, because something failed, one by one."""
+        """Yield the aligned frames in batches; frames that fail in a batch follow one by one."""
         left = {id(frame): frame for frame in frames}
         try:
             for answers in self._serve.batches(frames):
@@ -390,7 +391,7 @@ class Pipeline:
                     self._publish.note_failure(frame, error)
 
     def _publish_next(self) -> None:
-        """Publish the oldest batch that the network works on."""
+        """Publish the oldest batch of the network."""
         estimated, answers, paged = self._estimating.popleft()
         self._answered += len(answers)
         try:
@@ -406,11 +407,11 @@ class Pipeline:
                 self._try(partial(self._publish, group, paged), run=group[0].frame.run_uid)
 
     def _commit(self, *, all_done: bool = False) -> None:
-        """Report the progress, then send the decisions that are in it.
+        """Report the progress, then send its decisions.
 
         Parameters
         ----------
-        all_done : whether every frame and note that the reader returned is in this progress or an earlier one
+        all_done : whether this or an earlier progress contains every frame and note that the reader returned
         """
         self._progress.outcomes += self._publish.take_outcomes()
         newest = self._publish.take_newest()
@@ -420,7 +421,7 @@ class Pipeline:
                 for uid in self._advanced - self._runs.with_held_notes - self._left_out.notes.keys():
                     self._keep(partial(self._reader.positions, uid), uid)
                 self._advanced.clear()
-            self._remember(newest)  # as far as it can be: the results are sent all the same
+            self._remember(newest)  # as far as possible; the results are sent in any case
             progress, self._progress = self._progress, Progress()
             self._try(partial(self._committed, progress))
         else:
@@ -428,7 +429,7 @@ class Pipeline:
         self._try(self._requests.send)
 
     def _remember(self, newest: Sequence[tuple[Frame, Estimator]]) -> None:
-        """Add the states that changed since the last progress, in which ``newest`` frames of series were answered."""
+        """Add the states changed since the last progress; ``newest`` are the newest answered frames by series."""
         for frame, model in newest:
             run, series = frame.run_uid, frame.series
             self._keep(partial(self._align.memory, frame, model), run)
@@ -442,14 +443,14 @@ class Pipeline:
         self._keep(self._requests.memory)
 
     def _keep(self, states: Callable[[], Memory], run: str = "") -> None:
-        """Add states to the progress; the others do not depend on them."""
+        """Add states to the progress; a failure loses no other states."""
         self._try(lambda: self._progress.memory.update(states()), run=run)
 
     def _set_aside(self, run: AgentRun, note: SetAside) -> None:
         names = {"run": note.run_uid, "frame": note.seq_num, "uid": note.uid}
-        if not self._try(lambda: run.set_aside(note), **names):  # else it would cost others that were held with it
+        if not self._try(lambda: run.set_aside(note), **names):  # an error must not cost the other held notes
             self.lost += note.count
-        if note.seq_num and not self._closing:  # else the frame may still be completed after a restart
+        if note.seq_num and not self._closing:  # otherwise the frame may still be completed after a restart
             self._progress.outcomes.append((note.run_uid, note.uid))
         elif self._committed is not None and not self._runs.ended(note.run_uid):
             self._progress.memory |= self._published.add(note)

@@ -1,4 +1,4 @@
-"""What a journal keeps of a pipeline, and what a pipeline needs of it to go on in another process."""
+"""What a journal stores of a pipeline, and what a pipeline in another process needs to continue."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -15,46 +15,46 @@ _Key = tuple[str, str, str, int]
 
 @dataclass(slots=True)
 class Progress:
-    """What became of the documents that were fed since the progress before."""
+    """Results of the documents fed since the last progress."""
 
     outcomes: list[tuple[str, str]] = field(default_factory=list)
     """Run and uid of each frame that was answered or set aside."""
     ended: list[str] = field(default_factory=list)
-    """Runs of which nothing is needed any more."""
+    """Runs whose data are no longer needed."""
     unwatched: list[str] = field(default_factory=list)
     """Runs whose Events are not needed."""
     memory: Memory = field(default_factory=dict)
     """States that changed."""
     given_up: list[str] = field(default_factory=list)
-    """Runs that may be read again from their starts, so that nothing that was done for them counts."""
+    """Runs that may be read again from their starts; their earlier results no longer count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What an earlier process has done for the runs that are not over."""
+    """Results of an earlier process for the runs that are not over."""
 
     runs: Sequence[PastRun] = ()
     answered: Iterable[str] = ()
     """Uids of the frames that were answered or set aside."""
     decisions: Sequence[tuple[Decision, float]] = ()
-    """Decisions with their latest status, and the time since they were approved or, without that, made, s."""
+    """Decisions with their latest status, and the time since their approval or, without one, their proposal, s."""
     memory: Memory = field(default_factory=dict)
 
 
 class Published:
-    """Recognises the frames and notes that an earlier process has published, when its documents are read again."""
+    """Recognises frames and notes that an earlier process published, when documents are read again."""
 
     def __init__(self, past: Past) -> None:
         self._frames = set(past.answered)
         self._said: dict[str, deque[_Key]] = {}
-        """Notes on each open run that are no outcome of a frame."""
+        """Notes on each open run that do not stand for a frame."""
         for (run, owner, *_), state in past.memory.items():
             if owner == "notes":
                 self._said[run or ""] = deque(map(tuple, state), _MAX_NOTES)
         self._notes = Counter(key for said in self._said.values() for key in said)
 
     def __contains__(self, item: Frame | SetAside) -> bool:
-        """Whether a frame, or a note, was published; of equal notes, each counts once."""
+        """Return whether a frame or a note was published; of equal notes, each counts once."""
         if isinstance(item, Frame):
             return item.uid in self._frames
         if item.seq_num and item.uid in self._frames:
@@ -65,7 +65,7 @@ class Published:
         return True
 
     def add(self, note: SetAside) -> Memory:
-        """Remember a note that is published, and is no outcome of a frame; return the notes on its run."""
+        """Remember a published note that does not stand for a frame; return the notes on its run."""
         said = self._said.setdefault(note.run_uid, deque(maxlen=_MAX_NOTES))
         said.append(_key(note))
         return {(note.run_uid, "notes"): list(said)}

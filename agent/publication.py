@@ -1,4 +1,4 @@
-"""Publishes the answers to frames with what their series adds, and lets the rules judge them."""
+"""Publishes the answers to frames, adds the quantities of their series, and lets the rules judge them."""
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -18,20 +18,20 @@ from .types import REPLAYED_S, Estimate, Estimates, Estimator, Frame, Reason, Re
 _log = get_logger()
 
 _Part = tuple[Sequence[Answer], Estimates, Sequence[Estimate]]
-"""Neighbours that are published together, and their estimates, packed and one by one."""
+"""Neighbouring answers to publish together, with their estimates, packed and one by one."""
 
 
 class Publication:
-    """What an answer becomes: Events in the agent's run and decisions of the rules, or a note. For one thread.
+    """Publishes an answer as Events in the agent's run and decisions of the rules, or as a note. Not thread-safe.
 
     Parameters
     ----------
     runs : runs of the agent
-    relative : adds what a series tells to the estimates
-    rules, decisions : what judges the frames, and what takes the decisions
-    note : receives the notes on frames that are refused or on which something failed
+    relative : adds the quantities of a series to the estimates
+    rules, decisions : the rules that judge the frames, and the receiver of their decisions
+    note : receives the notes on frames that were refused or failed
     measured : whether to publish the spectra as measured
-    max_age_s : age, s, above which no rule decides on a frame
+    max_age_s : age, s, above which no rule judges a frame
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Publication:
         self._newest: dict[tuple[Any, ...], tuple[Frame, Estimator]] = {}
 
     def take_outcomes(self) -> list[tuple[str, str]]:
-        """Return run and uid of each frame that was published since the last call."""
+        """Return run and uid of each frame published since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def take_newest(self) -> list[tuple[Frame, Estimator]]:
-        """Return the newest frame of each series that was answered or refused since the last call."""
+        """Return the newest frame of each series answered or refused since the last call, with its model."""
         newest, self._newest = self._newest, {}
         return [*newest.values()]
 
@@ -67,7 +67,7 @@ class Publication:
         self._newest = {key: newest for key, newest in self._newest.items() if key[0] != run_uid}
 
     def neighbours(self, answers: Sequence[Answer], paged: bool) -> Iterator[list[Answer]]:
-        """Answers that are published together; without pages, decisions come between the frames."""
+        """Yield groups of answers to publish together; with rules and without pages, each answer is its own group."""
 
         def kind(answer: Answer) -> tuple[Hashable, ...]:
             frame = answer.frame
@@ -80,7 +80,7 @@ class Publication:
             yield [*group]
 
     def __call__(self, answers: Sequence[Answer], paged: bool) -> None:
-        """Publish the answers to neighbours and let the rules judge them; or note why the only one is refused."""
+        """Publish neighbouring answers and let the rules judge them; publish a note for a single refusal."""
         frame, model, refusal = answers[-1].frame, answers[0].model, answers[0].refusal
         if model is not None:
             series = frame.element, frame.edge, model.name, frame.series, frame.formula, frame.normalised
@@ -109,22 +109,22 @@ class Publication:
                 self.note_failure(answer.frame, error)
 
     def note_failure(self, frame: Frame, error: Exception) -> None:
-        """Log an error, and note that a frame was not published, or not judged, for it."""
+        """Log an error, and note that it kept a frame from being published or judged."""
         names = self._runs.names(frame.run_uid, file=frame.scan.file)
         _log.error("frame not published or not checked by the rules", frame=frame.seq_num, exc_info=error, **names)
         self._note(_set_aside(frame, Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")))
 
     def _with_series(self, answers: Sequence[Answer], model: Estimator) -> Iterator[_Part]:
-        """Yield neighbours with what their series adds, in parts with the same descriptors.
+        """Yield neighbouring answers with the quantities of their series, in parts with the same descriptors.
 
-        Each frame is counted in its series once, however often its publication is tried.
+        Each frame enters its series once, however often its publication is tried.
         """
         found, place, count = answers[0].estimates, answers[0].place, len(answers)
         assert found is not None
         alike = found.rows(slice(place, place + count)) if isinstance(found, Estimates) else None
         try:
             nothing = alike is not None and self._relative.adds_nothing([a.frame for a in answers], model, alike)
-        except Exception as error:  # each is then asked for alone, and reported if that fails
+        except Exception as error:  # each frame is then tried alone, and its error reported
             _log.debug("series not asked for all frames together", exc_info=error, run=answers[0].frame.run_uid)
             nothing = False
         if nothing and alike is not None:
@@ -141,7 +141,7 @@ class Publication:
             yield part, Estimates.of(estimates), estimates
 
     def _publish_part(self, run: AgentRun, part: _Part, now: float, paged: bool) -> Iterator[_Part]:
-        """Publish neighbours together or, if that fails, one by one; yield those that are published."""
+        """Publish neighbouring answers together or, if that fails, one by one; yield the published ones."""
         answers, packed, estimates = part
         try:
             frames = [answer.frame for answer in answers]
@@ -167,7 +167,7 @@ class Publication:
             self._decisions.propose(decision, run)
 
     def _is_stale(self, age_s: float, frame: Frame) -> bool:
-        """Whether a frame is too old for the rules; logged once for all such frames in a row."""
+        """Return whether a frame is too old for the rules; log this once for all such frames in a row."""
         stale = age_s > self._max_age_s
         if stale and not self._stale:
             names = self._runs.names(frame.run_uid, file=frame.scan.file)
@@ -181,7 +181,7 @@ class Publication:
 
 
 def _of_edge(frame: Frame, model: Estimator) -> Frame:
-    """Return a frame with the edge that its model is for, so that the rules keep the edges of a sample apart."""
+    """Return a frame with the edge of its model, so that the rules keep the edges of a sample apart."""
     if frame.element is not None and frame.edge is not None:
         return frame
     return replace(frame, element=model.absorber, edge=model.edge_name)

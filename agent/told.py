@@ -1,4 +1,4 @@
-"""The log lines on data set aside: what repeats in a run is counted, and told once more at its end."""
+"""Logs data set aside: repeated notes are counted, and their number is logged at the end of the run."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from .types import Reason, SetAside, get_logger
 _log = get_logger()
 
 _MOST_DETAILS = 10
-"""Number of lines for one reason in a run, each with another detail."""
+"""Largest number of log lines per run and reason, each with a different detail."""
 _MOST_RUNS = 1000
-"""Number of runs that are remembered."""
+"""Largest number of remembered runs."""
 
 
 class Told:
-    """Logs notes: each reason and detail once in a run, and at its end the number of the others.
+    """Logs each reason and detail once per run, and the number of the other notes at the end of the run.
 
     >>> from xas_agent.agent.types import Reason, SetAside
     >>> told = Told()
@@ -26,16 +26,16 @@ class Told:
 
     def __init__(self) -> None:
         self._details: dict[str, dict[Reason, set[str]]] = {}
-        """Details that were told, by run and reason."""
+        """Details already logged, by run and reason."""
         self._further: dict[str, dict[Reason, int]] = {}
-        """Number of frames and documents whose notes were not told, by run and reason."""
+        """Number of frames and documents whose notes were not logged, by run and reason."""
 
     def tell(self, note: SetAside, **names: Any) -> bool:
-        """Log a note, with the ``names`` of its run, or count it; return whether it is at level warning."""
+        """Log a note with the ``names`` of its run, or count it; return whether it was logged as a warning."""
         if len(self._details) > _MOST_RUNS:
-            self.forget(next(iter(self._details)))  # notes may come after the end of their run
+            self.forget(next(iter(self._details)))  # notes may arrive after the end of their run
         told = self._details.setdefault(note.run_uid, {}).setdefault(note.reason, set())
-        new = note.reason is not Reason.OVERLOAD  # which is logged when it begins and ends
+        new = note.reason is not Reason.OVERLOAD  # an overload is logged when it begins and ends
         new &= note.detail not in told and len(told) < _MOST_DETAILS
         if new:
             told.add(note.detail)
@@ -48,12 +48,12 @@ class Told:
         return new
 
     def forget(self, run_uid: str) -> None:
-        """Log how many notes of a run were not told, at its end."""
+        """Forget a run at its end; log how many of its notes were not logged."""
         self._details.pop(run_uid, None)
         for reason, count in self._further.pop(run_uid, {}).items():
             _log.warning("further set aside", reason=str(reason), count=count, run=run_uid)
 
     def close(self) -> None:
-        """Do so for all runs."""
+        """Forget all runs in this way."""
         for run_uid in list(self._details):
             self.forget(run_uid)

@@ -1,4 +1,4 @@
-"""What a session writes of itself into its folder, for those who look at it later: its config and its rules."""
+"""Writes the config and the rules of a session into its folder, for later readers."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _log = get_logger()
 
 
 def write_about(folder: Path, config: Config, source: str, units: Mapping[str, str]) -> None:
-    """Write :data:`SESSION`; a session goes on without, if the disk does not take it.
+    """Write :data:`SESSION`; if the disk refuses it, the session continues without it.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def write_about(folder: Path, config: Config, source: str, units: Mapping[str, s
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """Return the settings that are given; of a destination, whose URL may be secret, its name only."""
+    """Return the settings that differ from the defaults; only the name of a destination, whose URL may be secret."""
     content = config.model_dump(mode="json", exclude_unset=True)
     if config.notify:
         content["notify"] = [destination.name for destination in config.notify]
@@ -48,7 +48,7 @@ def shown(config: Config) -> dict[str, Any]:
 
 
 def described(rules: Sequence[Rule], units: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return each rule with the quantity and the levels that it judges first, and in words."""
+    """Return each rule in words, with the quantity and the levels that it judges first."""
     found: list[dict[str, Any]] = []
     for rule in rules:
         parts = [part for part in triggers_in(rule.trigger) if isinstance(part, QuantityTrigger)]

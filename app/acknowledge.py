@@ -1,4 +1,4 @@
-"""Tells a shared source which documents, and which runs, nobody needs to read again."""
+"""Tells a shared source which documents and runs no agent needs to read again."""
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -12,12 +12,11 @@ _log = get_logger()
 
 
 class Acknowledgements:
-    """What is safe: documents in the journal of which every answer so far is with all subscribers and brokers.
+    """Acknowledges documents that are safe: the journal has them, and all subscribers and brokers have their results.
 
-    So a document is acknowledged after the journal, the subscribers and the brokers have what it led to. A run is
-    over for the source once nothing of it is needed any more; if the process is killed before, another agent reads
-    the run from its start. After a subscriber lost a document nothing is acknowledged, so that the next agent
-    publishes it.
+    A run is over for the source once none of its documents is needed; if the process is killed earlier, another agent
+    reads the run from its start. After a subscriber has lost a document nothing is acknowledged, so that the next
+    agent publishes it.
 
     Parameters
     ----------
@@ -34,15 +33,16 @@ class Acknowledgements:
     ) -> None:
         self._source, self._journal, self._subscribers = source, journal, subscribers
         self._waiting: deque[tuple[int, Mapping[str, Any], list[str]]] = deque()
-        """Number of documents that were sent by then, position and ended runs."""
+        """Number of documents sent by then, position, and ended runs."""
         self._broken = self._failing = False
 
     def add(self, batch: Sequence[Received], new: Sequence[Received]) -> None:
-        """Note that documents were processed.
+        """Record that documents were processed.
 
         Parameters
         ----------
-        batch, new : documents that came, and those of them that the journal had not known as of runs that are over
+        batch, new : documents that arrived, and those among them that do not belong to runs that the journal knows as
+            over
         """
         position: dict[str, Any] = {}
         for received in batch:
@@ -56,18 +56,18 @@ class Acknowledgements:
             self._waiting.append((self._subscribers.sent, position, over))
 
     def take_given_up(self) -> list[str]:
-        """Return the runs that another agent reads from their starts, since the last call; none of them is over."""
+        """Return the runs, since the last call, that another agent reads from their starts; none of them is over."""
         given_up = self._source.take_given_up()
         for _, _, over in self._waiting if given_up else ():
             over[:] = [run for run in over if run not in given_up]
         return given_up
 
     def is_current(self, received: Received) -> bool:
-        """Whether a document is still this agent's to answer."""
+        """Return whether this agent still has to answer a document."""
         return received.position is None or self._source.is_current(received.position)
 
     def send(self, ended: Collection[str] = ()) -> None:
-        """Acknowledge what has become safe; of the runs in ``ended``, from now on nothing is needed."""
+        """Acknowledge everything that has become safe; nothing of the runs in ``ended`` is needed any more."""
         if ended:
             self._waiting.append((self._subscribers.sent, {}, [*ended]))
         if not self._waiting or self._broken or not self._journal.safe:
@@ -92,14 +92,14 @@ class Acknowledgements:
             self._waiting.popleft()
 
     def stop(self, undone: str) -> None:
-        """Acknowledge nothing any more, since documents were not served, kept or delivered."""
+        """Stop acknowledging for good, since documents were not served, stored or delivered."""
         if not self._broken:
             detail = "another agent, or this one once it is started again, reads and answers their runs again"
             _log.error(f"documents not {undone}: nothing is acknowledged any more", detail=detail)
         self._broken = True
 
     def _told(self, position: Mapping[str, Any], over: Collection[str]) -> bool:
-        """Tell the source; return whether it took it. Else it is told again."""
+        """Tell the source; return whether it succeeded. Otherwise the source is told again."""
         try:
             self._source.acknowledge(position, over)
         except Exception as error:

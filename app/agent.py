@@ -1,4 +1,4 @@
-"""The agent as a callable that takes documents and serves them on a separate thread."""
+"""The agent as a callable: it takes documents and serves them on a separate thread."""
 
 import atexit
 import math
@@ -53,25 +53,25 @@ _log = get_logger()
 T = TypeVar("T")
 
 KEPT = 10_000
-"""Number of the latest frames that an agent keeps for the program in which it runs."""
+"""Number of latest frames that an agent keeps for its host program."""
 
 CLOSED_EARLY = "the agent was closed before the run ended"
 _EXIT_TIMEOUT_S = 5.0
-"""Longest delay of the interpreter's exit by an agent that is not closed, s."""
+"""Longest delay of the interpreter's exit by an agent that was not closed, s."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What waits in an agent, and whether its thread goes on."""
+    """The queue of an agent, and the progress of its thread."""
 
     documents: int
-    """Number of documents that wait for the agent."""
+    """Number of waiting documents."""
     bytes: int
-    """Their size."""
+    """Size of the waiting documents, bytes."""
     document_age_s: float | None
-    """Time since the newest document came, s; None before the first one."""
+    """Time since the newest document arrived, s; None before the first one."""
     progress_age_s: float
-    """Time since the agent's thread began its last turn, s; without documents a turn takes 0.1 s."""
+    """Time since the agent's thread began its last turn, s; without documents, a turn takes 0.1 s."""
     subscribers: list[SubscriberState]
 
 
@@ -79,8 +79,8 @@ class XASAgent:
     """Watches the documents of an experiment and publishes estimates and decisions as documents.
 
     A call with ``(name, doc)`` returns at once and never raises. The agent sends its own documents to each subscriber
-    (:meth:`subscribe`) on a thread of its own, in order, in the form in which a RunEngine sends them. A subscriber
-    that is slow or raises delays neither frames nor decisions nor the other subscribers.
+    (:meth:`subscribe`) on a separate thread, in order, in the form in which a RunEngine sends them. A slow or failing
+    subscriber delays neither frames nor decisions nor the other subscribers.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ class XASAgent:
     control : Control, optional
         Receives the requests of decisions.
     journal : Journal, optional
-        Keeps what is needed to go on after this process was killed. The agent then begins with :meth:`start`, and
-        closes the journal.
+        Stores everything that the agent needs to continue after this process is killed. The agent then begins with
+        :meth:`start`, and closes the journal.
     source : str, optional
         As for :meth:`from_config`.
     keep : int
-        Number of the latest frames, decisions and notes that :attr:`results` has; 0 keeps none.
+        Number of latest frames, decisions and notes in :attr:`results`; 0 keeps none.
 
     Examples
     --------
@@ -128,7 +128,7 @@ class XASAgent:
         self._history = History(keep)
         self._history.recorder.rules = tuple(config.rules)
         self.results = Results(self._history)
-        """The latest frames, decisions and notes as tables, since this process began; from any thread."""
+        """The latest frames, decisions and notes of this process as tables; safe to read from any thread."""
         self._emit = self._subscribers if self._delivery is None else self._delivery
         self._abandoned = threading.Event()
         self.models = tuple(models)
@@ -159,7 +159,7 @@ class XASAgent:
         )
         if journal is None:
             self._worker.start()
-        # Publishes the RunStop even if a script ends without ``close``.
+        # Publishes the RunStop even if a script ends without a call of ``close``.
         atexit.register(self.close, _EXIT_TIMEOUT_S)
 
     @classmethod
@@ -175,18 +175,19 @@ class XASAgent:
     ) -> "XASAgent":
         """Connect the endpoints of the config, load its models and start.
 
-        The networks load while the agent already takes documents, except with ``model.device: cuda``. One that a
-        frame needs loads at once.
+        The networks load while the agent already takes documents, except with ``model.device: cuda``. A network that
+        a frame needs loads at once.
 
         Parameters
         ----------
         config : str, Path, mapping, Config or None
             YAML file, name of a shipped config, or settings; None selects the defaults.
         RE : RunEngine, optional
-            RunEngine on which decisions act, if ``control`` in the config enables them.
+            RunEngine that decisions act on, if ``control`` in the config enables them.
         control : Control, optional
-            Control on which decisions act, instead of a RunEngine. Without both, the config's ``control_endpoint``
-            or ``queue_server`` receives the requests. Those of a robot go to the config's ``robot``, if there is one.
+            Control that decisions act on, instead of a RunEngine. Without both, the config's ``control_endpoint``
+            or ``queue_server`` receives the requests. Requests to a robot go to the config's ``robot``, if there is
+            one.
         journal : Journal, optional
             As for the class.
         source : str, optional
@@ -203,7 +204,7 @@ class XASAgent:
         InputError
             The config or a model is invalid.
         EndpointUnreachable
-            Nothing subscribes to the ZMQ endpoint of the config's ``publish`` in time.
+            Nothing subscribes in time to the ZMQ endpoint in the config's ``publish``.
         """
         if not isinstance(config, Config):
             config = load_config(config)
@@ -231,7 +232,7 @@ class XASAgent:
 
     @property
     def live(self) -> bool:
-        """Whether the source cannot wait. If it can, a call waits while many documents do, and every frame is
+        """Whether the source cannot wait. If it can, a call blocks while many documents wait, and every frame is
         answered."""
         return self._worker.live
 
@@ -252,7 +253,7 @@ class XASAgent:
                 model.check()
 
     def acknowledge_to(self, source: SharedSource) -> None:
-        """Tell ``source`` which documents are safe. The agent needs a journal."""
+        """Tell ``source`` which documents are safe; the agent must have a journal."""
         assert self._journal is not None
         self._worker.acknowledgements = Acknowledgements(source, self._journal, self._subscribers)
         sinks = [sink for sink in self._worker.sinks if isinstance(sink, KafkaSink)]
@@ -266,9 +267,9 @@ class XASAgent:
         source.handing_over = hand_over
 
     def start(self) -> None:
-        """Begin, if the agent has a journal.
+        """Start the thread of an agent with a journal.
 
-        The subscribers must be known, because they receive first what they may lack.
+        The subscribers must be known by then, because they first receive documents that they may lack.
         """
         self._worker.start()
 
@@ -281,10 +282,10 @@ class XASAgent:
         ----------
         name, doc : str, dict
         position : mapping, optional
-            What changed in the position of a source that can go on from there after a restart.
+            Change in the position of a source that can continue from there after a restart.
         age_s : float
-            Age of a document that waited elsewhere, s. It is then never dropped, and no rule decides on it if it is
-            older than ``control.max_age_s``.
+            Age of a document that waited elsewhere, s. Such a document is never dropped, and no rule decides on it if
+            it is older than ``control.max_age_s``.
         """
         try:
             if self._worker.ending:
@@ -292,28 +293,28 @@ class XASAgent:
             doc = _with_copied_arrays(doc) if name in ("event", "event_page") else doc
             self._inbox.put(name, doc, wait=not self.live or age_s > 0, position=position, age_s=age_s)
         except Exception:
-            # An exception would end the user's plan.
+            # An exception here would end the user's plan.
             _log.exception("document not taken", name=name)
 
     def anchor(self, values: Mapping[str, float], sd: float = 0.02, series: str | None = None) -> None:
         """Declare the state of the newest answered frame as known, from any thread.
 
-        The values of the following frames are then published on its footing too, as ``OS_anchored`` and the like. If
-        no frame is answered yet, or the model does not know its spectrum, the next one is taken.
+        The agent then also publishes the values of the following frames relative to it, for example as
+        ``OS_anchored``. If no frame is answered yet, or the newest is unfamiliar to the model, the next frame counts.
 
         Parameters
         ----------
         values : mapping
-            Known values by descriptor, in its unit, as ``{"OS": 3.0}``.
+            Known values by descriptor, in its unit, for example ``{"OS": 3.0}``.
         sd : float
-            Their standard deviation.
+            Standard deviation of the known values, in their units.
         series : str or None
-            Sample, or uid of the run if the sample is not named; None for that of the newest frame.
+            Sample, or uid of the run if the sample is not named; None for the series of the newest frame.
 
         Raises
         ------
         ConfigError
-            There is no value, one is not finite, or its name is no descriptor of a loaded model.
+            There is no value, a value is not finite, or a name is not a descriptor of a loaded model.
         """
         anchor = anchor_of(values, sd, descriptor_units(self.models))
         self.perform(lambda pipeline: pipeline.anchor(series, anchor))
@@ -323,85 +324,84 @@ class XASAgent:
         return self.results.frame()
 
     def series(self, sample: str | None = None, element: str | None = None) -> "pd.DataFrame":
-        """Return the frames in the order of time, also those set aside; see :meth:`Results.series`."""
+        """Return the frames, including those set aside, in the order of time; see :meth:`Results.series`."""
         return self.results.series(sample, element)
 
     def dataset(self, sample: str | None = None, element: str | None = None) -> "xr.Dataset":
-        """Return the frames with their aligned spectra, and units; see :meth:`Results.dataset`."""
+        """Return the frames with their aligned spectra and units; see :meth:`Results.dataset`."""
         return self.results.dataset(sample, element)
 
     def _publish(self, name: str, doc: dict[str, Any]) -> None:
-        """Keep a document of the agent, and send it."""
+        """Store a document of the agent, and send it."""
         self._history(name, doc)
         self._emit(name, doc)
 
     @property
     def paused(self) -> Paused | None:
-        """The pause that the agent requested of the experiment, until it is over; from any thread."""
+        """The pause that the agent requested, until it is over; safe to read from any thread."""
         return self._pipeline.decisions.paused
 
     @property
     def unconfirmed(self) -> list[tuple[Decision, float]]:
-        """Decisions that wait for a person, with the time that remains, s; from any thread."""
+        """Decisions that wait for a person, with the time left, s; safe to read from any thread."""
         return self._pipeline.decisions.unconfirmed
 
     @property
     def halted(self) -> str:
-        """Who made an emergency stop, and why; empty if nobody did; from any thread."""
+        """Who made an emergency stop, and why; empty if nobody did. Safe to read from any thread."""
         return self._pipeline.decisions.halted
 
     @property
     def standing(self) -> tuple[Standing, ...]:
-        """How the rules stand on the series of the newest frame; from any thread."""
+        """How the rules stand on the series of the newest frame; safe to read from any thread."""
         return self._pipeline.standing
 
     def perform(self, work: Callable[[Pipeline], T], timeout: float = 10.0) -> T:
-        """Call ``work`` with the pipeline on the agent's thread; return what it returns, raise what it raises.
+        """Call ``work`` with the pipeline on the agent's thread; return its result or raise its exception.
 
         Raises
         ------
         TimeoutError
-            The agent did not come to it within ``timeout`` s, or has ended; it will not do it later.
+            The agent did not begin the call within ``timeout`` s, or has ended; it will not make the call later.
         """
         return self._worker.perform(work, timeout)
 
     def halt(self, by: str, why: str = "") -> None:
-        """Let no decision of a rule but to stop be sent; from any thread, also while the agent is busy."""
+        """Allow the rules only to stop from now on; from any thread, even while the agent is busy."""
         self._pipeline.decisions.halt_at_once(by, why)
 
     @property
     def points(self) -> tuple[int, int] | None:
-        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        """Number of points of the newest step scan in progress, and its planned number (0 if unknown)."""
         return self._pipeline.points
 
     def subscribe(self, fn: Callback, *, pages: bool = False) -> int:
         """Send the agent's documents to ``fn(name, doc)``; return a token for :meth:`unsubscribe`.
 
-        Documents that a slow subscriber has not taken wait in a queue (``serving.subscriber_queue``). If it is full,
-        this subscriber loses Events, which are counted and logged. With ``pages``, ``fn`` also takes EventPages, in
-        which ``serving.pages`` publishes frames that come fast, and whose arrays it cannot change; else it receives
-        their Events.
+        Documents wait for a slow subscriber in a queue (``serving.subscriber_queue``). If it is full, this subscriber
+        loses Events, which are counted and logged. With ``pages``, ``fn`` also takes EventPages with read-only
+        arrays, in which ``serving.pages`` publishes frames that arrive fast; otherwise it receives their Events.
         """
         return self._subscribers.add(fn, pages=pages)
 
     def unsubscribe(self, token: int) -> None:
-        """Stop sending documents to the subscriber with this token; it does not receive those that wait for it."""
+        """Stop sending documents to the subscriber with this token; documents that wait for it are dropped."""
         self._subscribers.remove(token)
 
     @property
     def unanswered(self) -> dict[str, int]:
-        """Number of documents taken and not served, and of frames that were complete and not answered.
+        """Number of documents taken but not served, and of complete frames that were not answered.
 
-        Documents that still wait count, and documents that could not be served. Frames count that :meth:`abandon`
-        gave up.
+        The documents include those that still wait and those that could not be served; the frames include those that
+        :meth:`abandon` gave up.
         """
         return {"documents": self._worker.unserved, "frames": self._pipeline.unanswered}
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all documents taken so far are served, all decisions settled, and the results delivered.
 
-        Documents that a RunStop announces but that are missing are given up. A subscriber that does not return from
-        one call within 10 s is not waited for, nor is one that calls this method itself.
+        Missing documents that a RunStop announces are given up. The method does not wait for a subscriber whose call
+        takes longer than 10 s, nor for one that itself calls this method.
 
         Parameters
         ----------
@@ -418,16 +418,16 @@ class XASAgent:
 
     @property
     def alive(self) -> bool:
-        """Whether the agent's thread runs, or has ended because the agent was closed."""
+        """Whether the agent's thread runs, or ended because the agent was closed."""
         return self._worker.running or self._worker.ending
 
     @property
     def ending(self) -> bool:
-        """Whether the agent was closed or abandoned, so that it takes no more documents."""
+        """Whether the agent was closed or abandoned, so that it takes no further documents."""
         return self._worker.ending
 
     def state(self) -> AgentState:
-        """Return what waits in the agent at present; from any thread."""
+        """Return the queue and the progress of the agent; safe to call from any thread."""
         now, newest_at = time.monotonic(), self._inbox.newest_at
         return AgentState(
             documents=len(self._inbox),
@@ -438,7 +438,7 @@ class XASAgent:
         )
 
     def abandon(self, timeout: float | None = 2.0) -> bool:
-        """Close the agent without answering what it has taken; the frames in progress may still be answered.
+        """Close the agent without answering the documents taken; frames in progress may still be answered.
 
         Parameters
         ----------
@@ -456,7 +456,7 @@ class XASAgent:
     def close(self, timeout: float | None = 30.0, reason: str = CLOSED_EARLY) -> bool:
         """Serve the waiting documents, end the agent's runs, deliver the results and stop the agent's threads.
 
-        Further calls have no effect. What is not served or not delivered at the end is logged with its number.
+        Further calls have no effect. The log states how many documents were not served or delivered at the end.
 
         Parameters
         ----------
@@ -472,7 +472,7 @@ class XASAgent:
         """
         self._worker.end(reason)
         atexit.unregister(self.close)
-        if self._subscribers.calling():  # the agent's thread waits for the call to return
+        if self._subscribers.calling():  # the agent's thread waits for this call to return
             return False
         self.start()
         if not self.ended(timeout) and timeout != 0:
@@ -501,7 +501,7 @@ _SCALARS = {float, int, bool, str, np.float64}
 
 
 def _with_copied_arrays(doc: dict[str, Any]) -> dict[str, Any]:
-    """Copy the arrays of an event or page, because a detector may overwrite them with its next spectrum."""
+    """Copy the arrays of an Event or page, because a detector may overwrite them with its next spectrum."""
     data = doc.get("data") if isinstance(doc, dict) else None
     if not isinstance(data, dict):
         return doc

@@ -1,6 +1,6 @@
-"""Commands to a running session of this user, over its Unix socket.
+"""Sends commands to a running session of this user, over its Unix socket.
 
-This module imports nothing that is heavy: an emergency stop must not wait for it.
+This module imports nothing heavy, since an emergency stop must not wait for an import.
 """
 
 import getpass
@@ -18,36 +18,36 @@ from typing import Any
 TIMEOUT_S = 15.0
 """Longest wait for an answer, s."""
 _IDENTITY_S = 2.0
-"""Longest wait for what a session says of itself, s."""
+"""Longest wait for a session to identify itself, s."""
 MAX_BYTES = 65_536
-"""Largest request or answer."""
+"""Largest size of a request or an answer, bytes."""
 _ANY_SESSION = ("status", "pending", "halt")
-"""Commands that reach the only session even if this terminal asked another one before: two change nothing, and an
-emergency stop must not be refused."""
+"""Commands that reach the only session even if this terminal addressed another one before: two of them change
+nothing, and an emergency stop must not be refused."""
 
 
 class Refused(ValueError):  # noqa: N818  named after the event
-    """No session can be meant, or the session refuses the command."""
+    """The command fits no session, or the session refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A session that runs."""
+    """A running session."""
 
     socket: Path
     identity: Mapping[str, str]
-    """What the session says of itself: ``pid``, ``source``, ``out`` and ``sample``; of one that is busy, what it said
-    at its start."""
+    """Identity as the session states it: ``pid``, ``source``, ``out`` and ``sample``; if the session is busy, as it
+    was at its start."""
 
     @property
     def key(self) -> str:
-        """Output folder, which a session has also after a restart, or else the process id."""
+        """Output folder, which stays the same after a restart; without one, the process id."""
         return self.identity.get("out") or self.identity["pid"]
 
     def ask(
         self, command: str, by: str | None = None, timeout_s: float = TIMEOUT_S, **arguments: Any
     ) -> dict[str, Any]:
-        """Send a command; return the answer, which has ``ok`` and, where this is false, ``error``.
+        """Send a command; return the answer, which has ``ok`` and, if this is false, ``error``.
 
         Raises
         ------
@@ -61,13 +61,13 @@ class Running:
             raise Refused(f"{named(self.identity)} does not answer: {error}") from None
 
     def is_meant_by(self, session: str) -> bool:
-        """Whether a person names it so: by its process id or its output folder."""
+        """Return whether a text names this session, by its process id or its output folder."""
         out = self.identity.get("out")
         return session == self.identity["pid"] or (bool(out) and Path(session).resolve() == Path(str(out)))
 
 
 def named(identity: Mapping[str, str]) -> str:
-    """Return a session in words.
+    """Return a description of a session.
 
     >>> named({"pid": "4711", "source": "zmq://hutch:5578", "out": "/data/night1", "sample": "LCO-3"})
     'session 4711: zmq://hutch:5578, /data/night1, sample LCO-3'
@@ -78,19 +78,19 @@ def named(identity: Mapping[str, str]) -> str:
 
 
 def sockets_folders() -> list[Path]:
-    """Return the folders that may hold sockets; not every shell knows that of the login session."""
+    """Return the folders that may hold sockets; some shells do not know the folder of the login session."""
     runtime = [Path(given) / "xas-agent"] if (given := os.environ.get("XDG_RUNTIME_DIR")) else []
     usual = [] if runtime else [Path(f"/run/user/{os.getuid()}/xas-agent")]
     return [*runtime, *usual, Path(tempfile.gettempdir()) / f"xas-agent-{os.getuid()}"]
 
 
 def sockets_folder() -> Path:
-    """Return the folder of the sockets of new sessions; it is made if it does not exist.
+    """Return the folder for the sockets of new sessions; create it if needed.
 
     Raises
     ------
     Refused
-        Others may enter it.
+        Other users may enter the folder.
     """
     folders = sockets_folders()
     folder = folders[0] if os.environ.get("XDG_RUNTIME_DIR") else folders[-1]
@@ -106,7 +106,7 @@ def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str,
     ----------
     session : str or None
         Process id or output folder of the session; None if only one runs. A command that acts is then refused if
-        this terminal asked another session last, unless it is ``halt``.
+        this terminal addressed another session last, unless it is ``halt``.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def ask(command: str, session: str | None = None, **arguments: Any) -> dict[str,
     Raises
     ------
     Refused
-        No session runs, or several do, or it may not be the one that is meant, or it refuses the command.
+        No session or several run, it may not be the intended one, or it refuses the command.
     """
     meant = _choose(command, session)
     answer = meant.ask(command, **arguments)
@@ -154,17 +154,17 @@ def _choose(command: str, session: str | None) -> Running:
 
 
 def _last_asked() -> Path:
-    """Return the file that says which session this terminal asked last."""
+    """Return the file that records which session this terminal addressed last."""
     return sockets_folder() / f"terminal-{os.getsid(0)}.json"
 
 
 def sessions() -> tuple[list[Running], list[Path]]:
-    """Return the sessions of this user that run, and the sockets that killed sessions have left.
+    """Return the running sessions of this user, and the sockets that killed sessions left behind.
 
     Raises
     ------
     Refused
-        Others may enter the folder of the sockets.
+        Other users may enter the folder of the sockets.
     """
     found: list[Running] = []
     left: list[Path] = []
@@ -181,7 +181,7 @@ def sessions() -> tuple[list[Running], list[Path]]:
 
 
 def running_sessions() -> list[Running]:
-    """Return the sessions of this user that run; what killed ones have left is removed."""
+    """Return the running sessions of this user; remove the sockets of killed ones."""
     found, left = sessions()
     for path in left:
         path.unlink(missing_ok=True)
@@ -190,7 +190,7 @@ def running_sessions() -> list[Running]:
 
 
 def identity_file(path: Path) -> Path:
-    """Return the file beside a socket that says which session listens, for when it is too busy to say so."""
+    """Return the file beside a socket that identifies its session when the session is too busy to answer."""
     return path.with_suffix(".json")
 
 
@@ -226,9 +226,9 @@ def exchange(
     Raises
     ------
     OSError
-        Nothing listens, no answer comes in time, or the socket is of another user, whose answers are not trusted.
+        Nothing listens, no answer arrives in time, or another user, whose answers are not trusted, owns the socket.
     ValueError
-        The answer is no object.
+        The answer is not a JSON object.
     """
     if (owner := path.stat().st_uid) not in (os.getuid(), 0):
         raise PermissionError(f"a socket of user {owner}, expected one of your own")

@@ -1,17 +1,17 @@
-"""Processes of this package that another process of it starts."""
+"""Starts processes of this package from another of its processes."""
 
 import os
 import sys
 
 
 def command_of(module: str, *args: object) -> list[str]:
-    """Return the command line that runs a module, without the working directory in front of its import path.
+    """Return the command line that runs a module, without the working directory on its import path.
 
-    A user's ``numpy.py`` or ``xas_agent.py`` in the folder of a session would be imported otherwise.
+    Otherwise a user's ``numpy.py`` or ``xas_agent.py`` in the folder of a session would be imported.
     """
     return [sys.executable, "-P", "-m", module, *map(str, args)]
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which such a command imports from where this process does."""
+    """Return the environment with which such a command imports from the same places as this process."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

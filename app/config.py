@@ -1,4 +1,4 @@
-"""The settings of the agent as pydantic models, and their reading from YAML."""
+"""The settings of the agent as pydantic models, read from YAML."""
 
 import hashlib
 import json
@@ -48,71 +48,71 @@ _BEAMLINES = Path(__file__).parents[1] / "configs" / "beamlines"
 
 
 class ModelSettings(Settings):
-    """Models, and the hardware on which they run."""
+    """The models, and the hardware that runs them."""
 
     use: tuple[str, ...] = ()
-    """Names of installed models, or model folders. Empty: every installed model; the element and edge of a frame
+    """Names of installed models, or model folders. Empty: all installed models; the element and edge of a frame
     choose among them or, if the documents do not name these, its energies do."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; ``auto`` selects a GPU if one exists."""
+    """Device that runs the model; ``auto`` selects a GPU if there is one."""
     engine: EngineName = "torchscript"
-    """What runs the network: TorchScript, or ONNX Runtime (extra ``onnx``), which answers single frames faster on a
-    CPU, does not import torch, and needs model folders to which ``xas-agent models export`` has added ``model.onnx``,
-    or TorchScript in CUDA graphs (``cuda-graphs``), which needs a GPU and has not run on one yet."""
+    """Library that runs the network: TorchScript; ONNX Runtime (extra ``onnx``), which answers single frames faster
+    on a CPU, does not import torch, and needs model folders with the ``model.onnx`` that ``xas-agent models export``
+    adds; or TorchScript in CUDA graphs (``cuda-graphs``), which needs a GPU and has not run on one yet."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the forward pass; unset: half the cores, at most 4. For TorchScript only the command applies it:
-    torch has one number of threads for the whole process, so in a host program that program's own setting holds."""
+    """CPU threads of the network; unset: half the cores, at most 4. For TorchScript only the command applies it:
+    torch has one number of threads per process, so that in a host program that program's own setting holds."""
 
 
 class ServingSettings(Settings):
-    """How frames are queued and batched."""
+    """Queues and batches of frames."""
 
     latency_budget_ms: float = Field(default=20.0, ge=0)
-    """Longest time for which documents are gathered into one batch, ms. Gathering ends when no document is waiting,
-    so that a single frame is never delayed."""
+    """Longest time over which documents are gathered into one batch, ms. Gathering ends when no document waits, so
+    that a single frame is never delayed."""
     max_batch: int = Field(default=256, ge=1)
-    """Largest number of frames in one forward pass."""
+    """Largest number of frames in one pass of the network."""
     queue: int = Field(default=200_000, ge=1)
-    """Largest number of waiting documents. An Event that finds the queue full is dropped, counted and reported as a
-    gap. A start, descriptor or stop finds room in a queue of up to twice the size."""
+    """Largest number of waiting documents. The agent drops an Event that finds the queue full, counts it and reports
+    it as a gap. A start, descriptor or stop still finds room in a queue of up to twice the size."""
     queue_mb: float = Field(default=512.0, gt=0)
-    """Largest size of the waiting documents, MB; the queue is full too when it is reached."""
+    """Largest size of the waiting documents, MB; the queue is full when either limit is reached."""
     max_latency_s: float | None = Field(default=2.0, gt=0)
-    """Latency that a live source's frames keep under overload, s: if those that wait would take longer, the energy
-    uncertainty of earlier frames is reused, then only every n-th frame is answered and the others are counted.
-    ``null``: every frame is answered, however late, as it always is for files, Tiled and replays, which can wait."""
+    """Latency that the frames of a live source keep under overload, s. If the waiting frames would take longer, the
+    agent first reuses the energy uncertainty of earlier frames, then answers only every n-th frame and counts the
+    others. ``null``: every frame is answered, however late, as always for files, Tiled and replays."""
     subscriber_queue: int = Field(default=20_000, ge=1)
-    """Largest number of the agent's documents that wait for one subscriber; a subscriber that is slower than this
-    loses Events, which are counted and logged."""
+    """Largest number of the agent's documents that wait for one subscriber; a slower subscriber loses Events, which
+    are counted and logged."""
     subscriber_queue_mb: float = Field(default=128.0, gt=0)
     """Largest size of these documents, MB."""
     spectra: bool = True
     """Whether to publish the aligned spectra too."""
     measured: bool = True
-    """Whether to publish the spectra as measured too, with the curves that normalise them; the dashboard shows them.
-    A Tiled catalogue does not get them: it keeps them in the beamline's own runs."""
+    """Whether to publish the spectra as measured too, with the curves that normalise them, for the dashboard. A Tiled
+    catalogue does not receive them: it holds them in the beamline's own runs."""
     pages: Pages = "auto"
     """Whether the Events of frames that are served together go to ZMQ as one EventPage per stream: ``auto`` if they
-    come faster than 50 per second, as those of an EventPage do. Files, tables, other brokers and subscribers in the
-    same process have Events in any case."""
+    arrive faster than 50 per second, as those of an EventPage do. Files, tables, other brokers and subscribers in the
+    same process always receive Events."""
     precision: Literal["exact", "fast"] = "exact"
-    """Arithmetic on a GPU: ``fast`` allows TF32, which rounds factors to 10 bits and moves estimates by up to about
+    """Arithmetic on a GPU: ``fast`` allows TF32, which rounds factors to 10 bits and changes estimates by up to about
     1e-3. On the CPU both are the same. Commands that calibrate or judge (``standards``, ``rules test``, ``evaluate``,
-    ``train``) are always exact, and so is a host program that does not set torch itself."""
+    ``train``) are always exact, and so is a host program that does not configure torch itself."""
     single_site: bool = False
     """Whether to show descriptors that have no meaning for a mixture of sites, such as PSGO, and those that the model
-    hardly knows (R² below 0.25 in its card, as NNRS of Co). They are always published; this adds them to the hints of
-    the ``descriptors`` stream and to descriptors.csv."""
+    hardly knows (R² below 0.25 in its card, as for NNRS of Co). They are always published; this setting adds them to
+    the hints of the ``descriptors`` stream and to descriptors.csv."""
 
 
 class PublishSettings(ZMQEndpoint):
-    """Where the agent's documents go: a ZMQ endpoint, a Tiled catalogue, a broker, or several of them."""
+    """Destinations of the agent's documents: a ZMQ endpoint, a Tiled catalogue, a broker, or several of them."""
 
     address: str = ""
-    """``zmq://HOST:PORT`` of a bluesky proxy's in-port; unset: not to ZMQ. The keys beside it are those of this
-    endpoint."""
+    """``zmq://HOST:PORT`` of the in-port of a bluesky proxy; unset: no ZMQ. The other keys of this group belong to
+    this endpoint."""
     tiled: TiledDestination | None = None
-    """Catalogue to which the agent's runs are written; its URI alone is enough."""
+    """Catalogue that receives the agent's runs; its URI alone is enough."""
     nats: NATSDestination | None = None
     """JetStream stream; its address alone is enough."""
     kafka: KafkaDestination | None = None
@@ -150,54 +150,54 @@ class Config(Settings):
     fields: FieldSettings = FieldSettings()
     """Data keys of energy and intensities."""
     series: SeriesSettings = SeriesSettings()
-    """Which runs belong to one series, for rules, alignment and figures."""
+    """How runs are assigned to series, for rules, alignment and figures."""
     fly: FlySettings | None = None
-    """Streams of a fly scan that are joined to one; unset: each stream has its own energies, or the run has one
-    axis."""
+    """Streams of a fly scan to join into one; unset: each stream has its own energies, or the run has one axis."""
     assets: AssetSettings = AssetSettings()
     """External files of documents."""
     alignment: AlignmentSettings = AlignmentSettings()
     """Calibration, normalisation and resampling."""
     anchors: Anchors = ()
-    """Known states of the sample, to whose footing the values of each series are brought: ``OS_anchored`` and the
-    like. A RunStart's ``xas_anchors`` replaces them for its series."""
+    """Known states of the sample, to which the values of each series are referred, as in ``OS_anchored``.
+    ``xas_anchors`` in a RunStart replaces them for its series."""
     relative: RelativeSettings = RelativeSettings()
     """Changes, rates and positions along a series."""
     rules: tuple[Rule, ...] = ()
-    """Rules over the series of estimates."""
+    """Rules on the series of estimates."""
     control: ControlSettings = ControlSettings()
     """Actions that the agent may take."""
     control_endpoint: ControlEndpoint | None = None
-    """ZMQ endpoint that receives control requests from another process; within a RunEngine's own process they go to
-    the RunEngine."""
+    """ZMQ endpoint of another process that receives control requests; inside the process of a RunEngine, the
+    RunEngine receives them."""
     robot: RobotSettings | None = None
-    """ZMQ endpoint of a robot, which receives the actions ``load``, ``unload``, ``dose`` and ``heat``."""
+    """ZMQ endpoint of a robot that receives the actions ``load``, ``unload``, ``dose`` and ``heat``."""
     notify: tuple[Destination, ...] = ()
-    """Destinations that are told of the decisions with the action ``notify``; none: they are logged and published."""
+    """Destinations that receive the decisions with the action ``notify``; none: they are only logged and
+    published."""
     queue_server: QueueServerSettings | None = None
-    """bluesky-queueserver whose RE Manager carries out the decisions, instead of ``control_endpoint``."""
+    """bluesky-queueserver whose RE Manager carries out the decisions; it replaces ``control_endpoint``."""
     serving: ServingSettings = ServingSettings()
-    """Queue, batches and what is published."""
+    """Queue, batches and published data."""
     journal: JournalSettings = JournalSettings()
-    """The journal of the output folder, with which a killed session goes on."""
+    """The journal in the output folder, with which a killed session continues."""
     source: ZMQEndpoint | None = None
-    """ZMQ endpoint from which documents are received."""
+    """ZMQ endpoint that supplies the documents."""
     tiled: TiledEndpoint | None = None
-    """Tiled catalogue from which documents are read; beside ``source``, only those that ``source`` lost."""
+    """Tiled catalogue that supplies the documents or, beside ``source``, only those that ``source`` lost."""
     nats: NATSShared | None = None
-    """NATS stream from which documents are received."""
+    """NATS stream that supplies the documents."""
     kafka: KafkaShared | None = None
-    """Kafka topic from which documents are received."""
+    """Kafka topic that supplies the documents."""
     publish: PublishSettings | None = None
-    """Where the agent sends its documents."""
+    """Destinations of the agent's documents."""
     health: HealthSettings | None = None
-    """HTTP endpoint of the agent's health; its address alone is enough."""
+    """HTTP endpoint that reports the agent's health; its address alone is enough."""
     simulation: BeamlineSettings | None = None
-    """What the embedded beamline of ``run`` without a source simulates. At the end, the session compares the closed
-    loop with the same experiment without requests. Unset: the charge of a LixCoO2 cathode."""
+    """Settings of the embedded beamline that ``run`` simulates without a source. At the end, the session compares the
+    closed loop with the same experiment without requests. Unset: the charge of a LixCoO2 cathode."""
     x_target: float | None = None
-    """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary; the rules decide
-    when it stops."""
+    """Lithium content x of LixCoO2 at which the charge should stop, for comparison in the summary only; the rules
+    decide when it stops."""
 
     @model_validator(mode="after")
     def _catalogue_fills_a_source(self) -> Self:
@@ -207,7 +207,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        """The catalogue fills the gaps of a ZMQ source only."""
+        """Check that a catalogue beside a source only fills the gaps of a ZMQ source."""
         found = [name for name in ("source", "tiled", "nats", "kafka") if getattr(self, name) is not None]
         if len(found) > 1 and found != ["source", "tiled"]:
             raise ValueError(f"found {' and '.join(found)}, expected one of them")
@@ -277,13 +277,13 @@ class Config(Settings):
         return rules
 
     def simulated(self) -> Self:
-        """Return the settings for a simulated or repeated experiment, which moves no real robot and tells nobody."""
+        """Return the settings for a simulated or repeated experiment; it moves no real robot and notifies nobody."""
         if self.robot is not None or self.notify:
             _log.info("the experiment is simulated: robot and notify of the config are not used")
         return self.model_copy(update={"robot": None, "notify": ()})
 
     def recorded(self) -> Self:
-        """Return the settings for recorded documents: what they tell is over, so that nobody is asked or told."""
+        """Return the settings for recorded documents; they describe the past, so that nobody is asked or told."""
         endpoints = ("control_endpoint", "queue_server", "robot", "notify")
         if self.control.enabled or any(getattr(self, name) for name in endpoints):
             _log.warning("the documents are recorded: rules only propose", help="xas-agent replay repeats the scan")
@@ -291,7 +291,7 @@ class Config(Settings):
         return self.model_copy(update={**closed, "control": self.control.model_copy(update={"enabled": False})})
 
     def estimating(self) -> Self:
-        """Return the settings of an agent that estimates only: it decides and publishes nothing, and tells nobody."""
+        """Return the settings of an agent that only estimates; it neither decides nor publishes nor notifies."""
         own = ("rules", "control", "control_endpoint", "queue_server", "robot", "notify", "publish", "health")
         defaults = {
             name: type(self).model_fields[name].get_default() for name in (*own, "source", "tiled", "nats", "kafka")
@@ -300,12 +300,12 @@ class Config(Settings):
 
     @property
     def shared(self) -> "NATSShared | KafkaShared | None":
-        """The broker from which documents are received, if any."""
+        """The broker that supplies the documents, if any."""
         return self.nats or self.kafka
 
     @property
     def listens(self) -> bool:
-        """Whether the documents come from an endpoint."""
+        """Whether an endpoint supplies the documents."""
         return self.source is not None or self.tiled is not None or self.shared is not None
 
     @property
@@ -325,10 +325,10 @@ def load_config(
     source : str, Path, mapping or None
         YAML file, name of a shipped config, or settings; None selects the defaults.
     preset : str, optional
-        Name of a beamline preset, instead of the one in the config. The keys of the config override those of the
+        Name of a beamline preset; it replaces the one in the config. The keys of the config override those of the
         preset.
     health_remote : bool
-        Whether the config's ``health`` may have an address that other machines reach, whatever it says itself.
+        Whether the config's ``health`` may have an address that other machines reach, whatever the config says.
 
     Returns
     -------
@@ -356,7 +356,7 @@ def load_config(
 
 
 def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    """Return the keys of a config and its name for messages."""
+    """Return the keys of a config, and its name for messages."""
     if source is None or isinstance(source, Mapping):
         return dict(source or {}), "config"
     path = Path(source)
@@ -369,7 +369,7 @@ def _content(source: str | Path | Mapping[str, Any] | None) -> tuple[dict[str, A
 
 
 def _merged(defaults: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``defaults`` with the keys of ``content`` in their place, also within groups."""
+    """Return ``defaults`` overridden by the keys of ``content``, also within groups."""
     merged = dict(defaults)
     for key, value in content.items():
         default = merged.get(key)

@@ -1,4 +1,4 @@
-"""The dashboard of one session: a child process, which ends with the session."""
+"""The dashboard of one session: a child process that ends with the session."""
 
 import os
 import shlex
@@ -18,13 +18,13 @@ from .view.address import address_of, listen, told, url_of
 _log = get_logger()
 
 LOG = "dashboard.log"
-"""File of a session's folder with the messages of its dashboard."""
+"""Log file of the dashboard in a session's folder."""
 _END_S = 5.0
 """Longest wait for the end of the process, s."""
 
 
 def require_extra() -> None:
-    """Raise InputError if the extra of the dashboard is not installed."""
+    """Raise InputError if the packages of the extra for the dashboard are not installed."""
     if missing := [name for name in ("fastapi", "uvicorn", "pyarrow") if find_spec(name) is None]:
         raise InputError(
             f"found no {', '.join(missing)}, which the dashboard needs: pip install 'xas-agent[dashboard]'"
@@ -32,21 +32,21 @@ def require_extra() -> None:
 
 
 class Dashboard:
-    """Shows the session of a folder, from before its source is connected until it ends.
+    """Shows the session in a folder, from before its source is connected until the session ends.
 
-    The socket is opened here, so that the address is known at once; who asks early waits for the child.
+    The socket opens here, so that the address is known at once; early visitors wait for the child process.
 
     Parameters
     ----------
     folder : Path
         Output folder of the session.
     bind : str
-        HOST:PORT, HOST or :PORT; without a port the default one, or the next that is free.
+        HOST:PORT, HOST or :PORT; without a port, the default port or the next free one.
 
     Raises
     ------
     InputError
-        The extra is not installed, or ``bind`` is no address.
+        The extra is not installed, or ``bind`` is not an address.
     EndpointUnreachable
         The address cannot be bound.
     """
@@ -59,13 +59,13 @@ class Dashboard:
         with listen(host, port) as listening:
             url = url_of(host, listening)
             self.lines = told(url, token, is_loopback(host))
-            """Where the dashboard is, for a person."""
+            """Lines that tell a person where the dashboard is."""
             self.address = f"{url}?token={token}"
-            """The address that takes orders."""
+            """The address that accepts orders."""
             number = listening.fileno()
             command = command_of("xas_agent", "view", folder, "--host", host, "--inherited", number)
             with (folder / LOG).open("ab") as log:
-                # A session of its own: Ctrl-C reaches only the agent, which then ends the dashboard.
+                # In a process session of its own: Ctrl-C reaches only the agent, which then ends the dashboard.
                 self._process = subprocess.Popen(
                     [*command, "--parent", str(os.getpid())],
                     stdin=subprocess.DEVNULL,
@@ -84,7 +84,7 @@ class Dashboard:
         return self._process.pid
 
     def _watch(self) -> None:
-        """Say if the process ends before the session, which goes on without it."""
+        """Log if the process ends before the session, which continues without it."""
         code = self._process.wait()
         if not self._closing.is_set():
             _log.warning(
@@ -95,7 +95,7 @@ class Dashboard:
             )
 
     def close(self) -> str:
-        """End the dashboard; return how the session can be looked at again, in words."""
+        """End the dashboard; return how to view the session again, in words."""
         self._closing.set()
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The embedded beamline: a simulated beamline in a child process, which this process watches and controls."""
+"""The embedded beamline: a simulation in a child process that this process watches and controls."""
 
 import json
 import signal
@@ -31,32 +31,32 @@ from .session import SETTLE_S, Session
 _log = get_logger()
 
 SIMULATION = "simulation.json"
-"""What the beamline simulates, beside the truth file: a config for ``xas-agent sim``."""
+"""File beside the truth file with the settings of the beamline: a config for ``xas-agent sim``."""
 ENDED_EARLY = "ended early: nothing is compared"
 _ROBOT_RETRY_S = 0.2
-"""Time after which an unanswered request to the simulated robot is sent again, s."""
+"""Time after which an unanswered request to the simulated robot is repeated, s."""
 _END_TIMEOUT_S = 10.0
 """Longest wait for the beamline's end, s."""
 _POLL_S = 0.05
-"""Interval at which the process is polled, s."""
+"""Interval between polls of the process, s."""
 
 
 @dataclass
 class InProcessControl:
-    """A control that calls ``obey`` of a simulated beamline or a replay in this process."""
+    """A control that calls ``obey`` of a simulated beamline or of a replay in this process."""
 
     obey: Callable[[str, Mapping[str, Any]], Reply]
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Return the answer of ``obey``; ``id`` and ``timeout`` are not used."""
+        """Return the answer of ``obey``, which needs neither ``id`` nor ``timeout``."""
         return self.obey(action, args)
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: there is nothing to close."""
 
 
 class CrewedControl(ZMQControl):
-    """The control of a beamline that takes ``notify`` besides all else: its crew hears of it."""
+    """The control of a beamline that also takes ``notify``, which its crew receives."""
 
     actions = ("notify",)
 
@@ -73,7 +73,7 @@ class BeamlineProcess:
     Raises
     ------
     BeamlineFailed
-        The process ends before it publishes its addresses.
+        The process ended before it published its addresses.
     """
 
     def __init__(self, settings: BeamlineSettings, truth: Path) -> None:
@@ -109,7 +109,7 @@ class BeamlineProcess:
         self.robot_address: str | None = addresses.get("robot")
 
     def over(self) -> bool:
-        """Whether the process ended at least ``SETTLE_S`` ago, so that its last documents have arrived."""
+        """Return whether the process ended at least ``SETTLE_S`` ago, so that its last documents have arrived."""
         if self.process.poll() is None:
             return False
         self._ended_at = self._ended_at or time.monotonic()
@@ -157,7 +157,7 @@ def watch_embedded(
     ----------
     config : Config
     simulation : BeamlineSettings
-        What the beamline simulates.
+        Settings of the simulated beamline.
     output : OutputFolder
     limit : int or None
         Number of frames after which the session ends.
@@ -180,7 +180,7 @@ def watch_embedded(
             settings = settings.model_copy(update={"robot": robot})
         session = Session(settings, output, control, simulation.frames, limit, truth, health=health, simulated=True)
         with session:
-            session.agent.load_models()  # before the beamline begins, which would not wait
+            session.agent.load_models()  # before the beamline begins, since it would not wait
             try:
                 source.connect()
                 session.watch(source, beamline.over)
@@ -202,14 +202,14 @@ def watch_embedded(
 class Comparison:
     """Compares a finished simulated experiment with its open loop, which is measured when it is first needed.
 
-    That is for the last summary, after the agent was closed, so that it does not disturb the agent.
+    The last summary needs it, after the agent was closed, so that the measurement does not disturb the agent.
     """
 
     simulation: BeamlineSettings
     closed: Truth
 
     def __call__(self, recorder: Recorder) -> dict[str, Any]:
-        if OPERATOR in recorder.stopped.values():  # the gain would not be that of the rules
+        if OPERATOR in recorder.stopped.values():  # the gain would not be due to the rules
             return {"gained": "stopped by a person: nothing is compared"}
         if not recorder.stopped and len(self.closed.by_frame()) < self.simulation.frames:
             return {"gained": ENDED_EARLY}
@@ -217,16 +217,16 @@ class Comparison:
 
     @cached_property
     def _opened(self) -> Truth:
-        _log.info("measuring the open loop, to compare")  # it takes seconds, on a busy machine a minute
+        _log.info("measuring the open loop, to compare")  # this takes seconds, or a minute on a busy machine
         return open_loop(self.simulation)
 
 
 def open_loop(simulation: BeamlineSettings) -> Truth:
     """Measure a simulated experiment without requests and without waiting; return its true values."""
-    from ..sim_beamline.beamline import measure_open_loop  # which imports bluesky
+    from ..sim_beamline.beamline import measure_open_loop  # imports bluesky
 
     truth = Truth()
-    # A thread of its own, in which the RunEngine leaves the signal handlers of the session as they are.
+    # On a separate thread, where the RunEngine leaves the session's signal handlers unchanged.
     worker = threading.Thread(target=measure_open_loop, args=(simulation, [truth]), name="open-loop", daemon=True)
     worker.start()
     worker.join()
@@ -234,7 +234,7 @@ def open_loop(simulation: BeamlineSettings) -> Truth:
 
 
 def gain(simulation: BeamlineSettings, opened: Truth, closed: Truth, recorder: Recorder) -> dict[str, Any]:
-    """Return what the closed loop gained over the open one, for the summary; only words if it has too few frames."""
+    """Return the gain of the closed over the open loop for the summary; only a text if there are too few frames."""
     drawn = recorder.drawn()
     answers = Answers([frame.row for frame in drawn.frames], drawn.decisions)
     found = simulation.experiment.gain(_course(opened), _course(closed), answers) if closed.rows else None

@@ -1,4 +1,4 @@
-"""Rules in words."""
+"""Describes rules in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
@@ -27,7 +27,7 @@ _COMMON = {"all": "all errors of an estimate", "frame": "the scatter of repeats"
 
 
 def explain(rule: Rule, units: Mapping[str, str]) -> str:
-    """Return a rule as a sentence: what it requests, when, and how often.
+    """Return a rule as a sentence: which action it requests, when, and how often.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def explain(rule: Rule, units: Mapping[str, str]) -> str:
 
 
 def consequences(rule: Rule, config: Config) -> Iterator[str]:
-    """Yield, as sentences, what becomes of the decisions of a rule."""
+    """Yield sentences on what happens to the decisions of a rule."""
     action, control = rule.action, config.control
     if action == "notify":
         yield _told(config)
@@ -59,7 +59,7 @@ def consequences(rule: Rule, config: Config) -> Iterator[str]:
     if action not in control.allow:
         would = "It would be rejected" if authority != "advise" else "If it were sent, it would be rejected"
         yield f"{would}: control.allow lacks {action}."
-    elif action == "set":  # a config that allows it has a range for it
+    elif action == "set":  # a config that allows the action has a range for it
         least, most = control.settable[rule.args["signal"]]
         yield f"control.settable lets {rule.args['signal']} be set to {least:g} … {most:g}."
     if (limit := control.limits.get(action)) is not None:
@@ -73,8 +73,8 @@ def consequences(rule: Rule, config: Config) -> Iterator[str]:
 
 
 def _told(config: Config) -> str:
-    """Return as a sentence who is told of a notification."""
-    if config.simulation is not None:  # as for a simulated experiment in general, destinations are not used
+    """Return a sentence on who receives a notification."""
+    if config.simulation is not None:  # simulated experiments do not use destinations
         return "Told: the crew of the simulated beamline."
     if config.notify:
         return f"Told: {', '.join(destination.name for destination in config.notify)}."
@@ -135,7 +135,7 @@ def in_words(trigger: Trigger, units: Mapping[str, str]) -> str:
 
 
 def _joined(word: str, clauses: Sequence[str]) -> str:
-    """Join clauses, with a comma before the word after one that has a comma itself."""
+    """Join clauses; a comma precedes the word if the clause before contains a comma."""
     commas = ["," if "," in clause and not clause.endswith(")") else "" for clause in clauses]
     between = [f"{comma} {word} " for comma in commas[:-1]]
     return "".join(part for pair in zip(clauses, [*between, ""], strict=True) for part in pair)

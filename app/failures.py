@@ -1,4 +1,4 @@
-"""Failures that end a session; a command says them in one line."""
+"""Failures that end a session; a command reports each in one line."""
 
 
 class BeamlineFailed(RuntimeError):  # noqa: N818  named after the event

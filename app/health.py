@@ -1,4 +1,4 @@
-"""The health of a session: what is wrong with it, and its metrics for Prometheus."""
+"""The health of a session: its problems, and its metrics for Prometheus."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 STUCK_S = 30.0
-"""Time without progress of the agent's thread after which it is not ready, s; one chunk of documents takes less than
-a second, a file that hangs is given up after ``assets.read_s``."""
+"""Time without progress after which the agent's thread counts as stuck, s; a chunk of documents takes less than a
+second, and a file that hangs is given up after ``assets.read_s``."""
 LATENCY_LIMITS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
-"""Upper ends of the classes of the latency histogram, s."""
+"""Upper limits of the bins of the latency histogram, s."""
 
 
 class Health:
-    """The endpoint of a session's health, from before its source is connected until its files are written.
+    """The HTTP endpoint of a session's health, from before its source is connected until its files are written.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class Health:
         self.url = self._server.url
 
     def watch(self, agent: XASAgent, recorder: Recorder, output: OutputFolder | None) -> None:
-        """Watch an agent, and what became of its documents."""
+        """Watch an agent and the results of its documents."""
         self._recorder, self._output = recorder, output
         self._agent = agent
 
     def watch_source(self, connected: Callable[[], bool]) -> None:
-        """Ask ``connected`` from now on whether the source is connected."""
+        """Call ``connected`` from now on to learn whether the source is connected."""
         self._connected = connected
 
     def close(self) -> None:
@@ -59,12 +59,12 @@ class Health:
         self._server.close()
 
     def illnesses(self) -> list[str]:
-        """Return the reasons to restart the process; empty if there are none."""
+        """Return the reasons to restart the process; empty if none apply."""
         alive = self._agent is None or self._agent.alive
         return [] if alive else ["the agent's thread has ended"]
 
     def obstacles(self) -> list[str]:
-        """Return the reasons for which no frame is answered at present; empty if there are none."""
+        """Return the reasons why no frame can be answered at present; empty if none apply."""
         if self._agent is None:
             return ["the models are not loaded"]
         obstacles = self.illnesses()
@@ -78,7 +78,7 @@ class Health:
         return obstacles
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield the metrics of this moment."""
+        """Yield the current metrics."""
         from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
         yield InfoMetricFamily("xas_agent", "The running version", {"version": __version__})

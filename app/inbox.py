@@ -1,4 +1,4 @@
-"""The agent's queue of received documents, bounded in documents and bytes."""
+"""The agent's queue of received documents, with limits on their number and size."""
 
 import math
 import threading
@@ -10,15 +10,15 @@ from typing import Any
 from ..agent.types import Received, size_of
 
 _STRUCTURE = frozenset({"start", "descriptor", "stop"})
-"""Documents without which the others of their run cannot be read."""
+"""Names of the documents that are needed to read the others of their run."""
 RESERVE = 2
-"""Such a document is dropped only if the queue holds so many times its bound."""
+"""Factor by which the queue must exceed its limits before such a document is dropped."""
 _DURABLE_DOCUMENTS = 1000
-"""Number of waiting documents above which a source that can wait is made to wait."""
+"""Number of waiting documents above which a source that can wait must wait."""
 
 
 class Inbox:
-    """Documents between the threads that bring them and the agent's thread. A page counts as its Events.
+    """Queue between the threads that bring documents and the agent's thread. A page counts as its Events.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class Inbox:
         """Documents with their size, bytes, and number of rows."""
         self._changed = threading.Condition()
         self.bytes = 0
-        """Size of the waiting documents."""
+        """Size of the waiting documents, bytes."""
         self.rows = 0
-        """Number of waiting documents, of a page the number of its Events."""
+        """Number of waiting documents; a page counts as its Events."""
         self.taken = 0
         """Number of documents accepted so far."""
         self.newest_at: float | None = None
-        """``time.monotonic()`` at which the newest accepted document came."""
+        """``time.monotonic()`` at the arrival of the newest accepted document."""
         self._dropped = 0
         self._closed = False
 
@@ -54,7 +54,7 @@ class Inbox:
         position: Mapping[str, Any] | None = None,
         age_s: float = 0.0,
     ) -> None:
-        """Accept a document; if the queue is full, drop and count it, or ``wait`` until there is room."""
+        """Accept a document; if the queue is full, drop and count it, or ``wait`` for room."""
         size = size_of(doc)
         with self._changed:
             if wait and not self._has_room(most=_DURABLE_DOCUMENTS):
@@ -76,14 +76,14 @@ class Inbox:
                 self._changed.notify_all()
 
     def _has_room(self, times: int = 1, most: float = math.inf) -> bool:
-        """Whether less than ``times`` the bounds waits, and fewer documents than ``most``; an empty one has room."""
+        """Return whether the queue is below ``times`` its limits and below ``most`` documents, or empty."""
         held = self.rows
         return not held or (held < times * self._documents and held < most and self.bytes < times * self._size)
 
     def get(self, timeout: float, most: int) -> list[Received]:
-        """Return ``most`` of the oldest documents; wait for the first one for at most ``timeout`` s.
+        """Return the ``most`` oldest documents; wait up to ``timeout`` s for the first one.
 
-        They are fewer if fewer wait, and more if the last one is a page.
+        The number is smaller if fewer documents wait, and larger if the last one is a page.
         """
         taken: list[Received] = []
         with self._changed:
@@ -102,18 +102,18 @@ class Inbox:
         return taken
 
     def take_dropped(self) -> int:
-        """Return the number of documents dropped since the last call, of a page that of its Events."""
+        """Return the number of documents dropped since the last call; a page counts as its Events."""
         with self._changed:
             dropped, self._dropped = self._dropped, 0
         return dropped
 
     @property
     def bound(self) -> str:
-        """The bound in words."""
+        """The limits in words."""
         return f"{self._documents} documents or {self._size / 1e6:g} MB"
 
     def close(self) -> None:
-        """Accept no more documents; those that wait can still be taken."""
+        """Accept no more documents; waiting ones can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

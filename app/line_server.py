@@ -16,7 +16,7 @@ from .ask import MAX_BYTES, TIMEOUT_S
 _log = get_logger()
 
 Answer = Callable[[Mapping[str, Any], str], dict[str, Any]]
-"""Receives a request and who asks; returns the answer. It may be called on several threads at once."""
+"""Receives a request and the name of the requester; returns the answer. Several threads may call it at once."""
 
 
 def line_server(path: Path, answer: Answer, most: int = MAX_BYTES) -> socketserver.BaseServer:
@@ -25,7 +25,7 @@ def line_server(path: Path, answer: Answer, most: int = MAX_BYTES) -> socketserv
     Parameters
     ----------
     path : Path
-        Of the socket, which must not exist.
+        Path of the socket, which must not exist.
     answer : callable
     most : int
         Largest size of a request, bytes.

@@ -1,7 +1,7 @@
-"""Answers the commands of a person to a running session, over a Unix socket that only its user can open.
+"""Answers a person's commands to a running session, over a Unix socket that only its user can open.
 
 A request and its answer are one line of JSON each; :func:`xas_agent.app.ask.ask` sends and receives them. The sockets
-of all sessions of a user lie in one folder, which nobody else may enter.
+of all sessions of a user lie in one folder that nobody else may enter.
 """
 
 import json
@@ -25,10 +25,10 @@ from .output.audit import Audit
 _log = get_logger()
 
 _OUTCOME_S, _POLL_S = 8.0, 0.05
-"""Longest wait for what becomes of an order, and the interval at which it is looked for, s."""
+"""Longest wait for the outcome of an order, and the interval at which it is checked, s."""
 _ORDERS = ("pause", "resume", "stop")
 _QUESTIONS = ("session", "status", "pending")
-"""Commands that change nothing, and which the audit leaves out."""
+"""Commands that change nothing; the audit omits them."""
 _SHORTEST_ID = 4
 _SINKS = {
     "Session._record": "tables and picture",
@@ -37,11 +37,11 @@ _SINKS = {
     "ZMQSink": "ZMQ",
     "TiledSink": "Tiled",
 }
-"""Subscribers in words."""
+"""Names of subscribers, in words."""
 
 
 class OperatorServer:
-    """Answers the commands of a person for one session.
+    """Answers a person's commands for one session.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ class OperatorServer:
     identity : callable
         Returns at once the ``source``, ``out`` folder and ``sample`` of the session.
     about : callable
-        Returns what ``status`` says of the session besides the agent's state.
+        Returns the entries of ``status`` on the session, besides the agent's state.
     audit : Audit or None
-        Keeps every command.
+        Stores every command.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class OperatorServer:
         self._agent, self._identity, self._about, self._audit = agent, identity, about, audit
         self._pid = str(os.getpid())
         self._told: set[str] | None = None
-        """Ids of the decisions that a person was told of last; None before the first time."""
+        """Ids of the decisions last reported to a person; None before the first report."""
         self._server: socketserver.BaseServer | None = None
         self._path: Path | None = None
 
     def start(self) -> None:
-        """Begin to listen; a session goes on without, if the socket cannot be opened."""
+        """Begin to listen; if the socket cannot be opened, the session continues without it."""
         if not hasattr(socket, "AF_UNIX"):
             return
         try:
@@ -129,7 +129,7 @@ class OperatorServer:
             [told] = self._outcomes([perform(lambda pipeline: pipeline.decisions.order(command, by))])  # pyright: ignore
             return {"decision": told}
         if command == "halt":
-            self._agent.halt(by, why)  # before the agent's thread comes to it
+            self._agent.halt(by, why)  # before the agent's thread handles the order
             stop, *of_robot = self._outcomes(perform(lambda pipeline: pipeline.decisions.halt(by, why)))
             return {"decision": stop, "robot": of_robot}
         if command == "release":
@@ -137,7 +137,7 @@ class OperatorServer:
         raise InputError(f"no command {command!r}")
 
     def _outcomes(self, ordered: list[Decision]) -> list[dict[str, Any]]:
-        """Wait for what becomes of orders, as long as a control may take."""
+        """Wait for the outcomes of orders, as long as a control may take."""
         until = time.monotonic() + _OUTCOME_S
         latest = ordered
         while not all(decision.final for decision in latest) and time.monotonic() < until:
@@ -146,7 +146,7 @@ class OperatorServer:
         return [_shown(decision) for decision in latest]
 
     def _waiting(self) -> list[dict[str, Any]]:
-        """Return the decisions that wait, each with the beginning of its id that is enough to name it."""
+        """Return the waiting decisions, each with a prefix of its id that is long enough to identify it."""
         waiting = self._agent.perform(lambda pipeline: pipeline.decisions.unconfirmed)
         ids = {decision.id for decision, _ in waiting}
         return [{**_shown(d, left), "short_id": short_id(d.id, ids)} for d, left in waiting]
@@ -175,13 +175,13 @@ class OperatorServer:
         }
 
     def _full_id(self, beginning: str) -> str:
-        """Return the id of the pending decision that begins so.
+        """Return the id of the waiting decision that begins with a text.
 
         Raises
         ------
         InputError
-            None or several do. Without a beginning: it is not the only one that waits, or a person who asked what
-            waits was told of others, so that it may be meant for another.
+            No decision or several match. If the text is empty: several wait, or the person who asked was shown other
+            decisions than now wait, so that another one may be meant.
         """
         told, waiting = self._told, self._waiting()
         found = [d["id"] for d in waiting if d["id"].startswith(beginning)]
@@ -199,13 +199,13 @@ class OperatorServer:
 
 
 def short_id(id: str, ids: Collection[str]) -> str:
-    """Return the shortest beginning of an id, of 4 characters or more, that no other id has."""
+    """Return the shortest prefix of an id, of at least 4 characters, that no other id has."""
     lengths = range(_SHORTEST_ID, len(id))
     return next((id[:n] for n in lengths if sum(other.startswith(id[:n]) for other in ids) == 1), id)
 
 
 def judged_last(standing: Standing) -> dict[str, Any]:
-    """Return the value that a rule judged last with the nearest bar; of a combination, its first judged condition."""
+    """Return the value that a rule judged last, with the nearest bar; of a combination, the first one judged."""
     conditions = standing.conditions
     part = next((c for c in conditions if c.value is not None), conditions[0] if conditions else None)
     value, bars = (None, ()) if part is None else (part.value, part.bars)

@@ -1,4 +1,4 @@
-"""One session of the agent at the command line: a source, a live view and the output files."""
+"""One session of the agent on the command line: a source, a live view and the output files."""
 
 import math
 import signal
@@ -37,22 +37,22 @@ from .wiring import units_of
 _log = get_logger()
 
 _POLL_S = 0.1
-"""Interval at which the live view is refreshed, s."""
+"""Interval between refreshes of the live view, s."""
 SETTLE_S = 0.5
-"""Time in which the last documents arrive after a beamline ended or the last requested frame was served, s."""
+"""Time for the last documents to arrive after a beamline ended or the last requested frame was served, s."""
 _CLOSE_TIMEOUT_S = 5.0
-"""Longest wait for the thread that reads a closed source, s."""
+"""Longest wait for the thread of a closed source, s."""
 _ABANDON_TIMEOUT_S = 2.0
-"""Longest wait for the agent after a second signal, s; the whole end takes at most 5 s."""
+"""Longest wait for the agent after a second signal, s; the whole shutdown takes at most 5 s."""
 
 
 @dataclass
 class Session:
     """An agent between a source and its outputs.
 
-    Within the ``with`` block, :meth:`watch` reads a source, or other code sends documents to :attr:`agent`; the end
-    of the block answers what was taken and writes the files. The first SIGINT, SIGTERM or SIGHUP ends the block; a
-    second one, unless it comes within 0.2 s, gives up what is not answered yet.
+    Within the ``with`` block, :meth:`watch` reads a source, or other code sends documents to :attr:`agent`. The end
+    of the block answers the documents taken and writes the files. The first SIGINT, SIGTERM or SIGHUP ends the block;
+    a second one, unless it comes within 0.2 s, gives up the documents that are not answered yet.
     """
 
     config: Config
@@ -64,23 +64,23 @@ class Session:
     """Number of frames after which the session ends."""
     truth: Truth | None = None
     name: str | None = None
-    """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name it."""
+    """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name one."""
     health: Health | None = None
     simulated: bool = False
-    """Whether the beamline is simulated, so that it may be ended."""
+    """Whether the beamline is simulated, so that the session may end it."""
     interrupted: bool = False
     failure: Exception | None = None
     """Error of the source, if it ended early."""
     files_not_read: Mapping[str, str] = field(default_factory=dict)
-    """Files of a watched folder from which no spectrum was read, with the reasons."""
+    """Files of a watched folder that gave no spectrum, with the reasons."""
     start_s: float = field(default_factory=time.perf_counter)
     clock: Callable[[], float] = time.monotonic
-    """Time at which a signal comes, s."""
+    """Clock for the times of signals, s."""
     gain: Callable[[Recorder], Mapping[str, Any]] | None = None
     """Compares a finished simulated experiment with its open loop, for the summary."""
     recorder: Recorder = field(init=False)
     enough: threading.Event = field(init=False, default_factory=threading.Event)
-    """Set when ``limit`` frames are served."""
+    """Set once ``limit`` frames are served."""
     hurried: threading.Event = field(init=False, default_factory=threading.Event)
     """Set by the second signal."""
     display: Display = field(init=False)
@@ -89,7 +89,7 @@ class Session:
     def __post_init__(self) -> None:
         self.recorder = Recorder() if self.output is None else self.output.recorder
         self.recorder.rules = self.config.rules
-        self.recorder.frame_at = None  # frames that an earlier process answered say nothing of this one
+        self.recorder.frame_at = None  # frames of an earlier process do not show that this one works
         journal = None if self.output is None else self.output.journal
         self.agent = XASAgent.from_config(
             self.config, control=self.control, journal=journal, source=self.name, keep=0
@@ -109,11 +109,11 @@ class Session:
             _log.info("the requested number of frames was served before", frames=self.recorder.numbered)
         self._said = False
         self._ending = True
-        """Whether a signal raises nothing: at the beginning, until the ``with`` block is entered, and at the end."""
+        """Whether signals raise nothing: at the beginning, until the ``with`` block is entered, and at the end."""
         self._answered_at: float | None = None
-        """``time.monotonic()`` at which the newest frame was answered; None before the first one of this process."""
+        """``time.monotonic()`` at the newest answer; None before the first one of this process."""
         self._connected: Callable[[], bool] = lambda: True
-        """Whether documents can come from the source that is read."""
+        """Returns whether the source can deliver documents."""
         self._signalled_at = -math.inf
         self._handlers: dict[int, Any] = {}
 
@@ -128,7 +128,7 @@ class Session:
         self._operator.start()
         keep_what_exists()
         self.agent.start()
-        self._ending = self.interrupted  # a signal that came meanwhile ends the block as soon as it waits
+        self._ending = self.interrupted  # a signal received meanwhile ends the block as soon as it waits
         return self
 
     def __exit__(
@@ -153,7 +153,7 @@ class Session:
         return self.interrupted and kind is KeyboardInterrupt
 
     def ending(self) -> None:
-        """Let signals raise nothing from now on; a second one still hurries the end."""
+        """Let signals raise nothing from now on; a second one still hurries the shutdown."""
         self._ending = True
 
     def _signalled(self, *_: object) -> None:
@@ -167,12 +167,12 @@ class Session:
             raise KeyboardInterrupt
 
     def _raise_if_signalled(self) -> None:
-        """Raise KeyboardInterrupt again if a signal came: Python drops one that a finaliser or a callback gets."""
+        """Raise KeyboardInterrupt again after a signal, since Python drops one raised in a finaliser or callback."""
         if self.interrupted:
             raise KeyboardInterrupt
 
     def _close_agent(self) -> None:
-        """Let the agent answer what it has taken; after a second signal, only end its runs."""
+        """Let the agent answer the documents taken; after a second signal, only end its runs."""
         reason = "the requested number of frames is served" if self.enough.is_set() else CLOSED_EARLY
         self._say_what_waits()
         self.agent.close(0, reason)
@@ -224,7 +224,7 @@ class Session:
             closed_by = time.monotonic() + _CLOSE_TIMEOUT_S
             while reader.is_alive() and time.monotonic() < closed_by and not self.hurried.is_set():
                 reader.join(_POLL_S)
-            self.failure = failure  # an error that the closing causes is not a failure
+            self.failure = failure  # an error caused by closing is not a failure
             if isinstance(source, FolderSource):
                 self.files_not_read = source.unread
             while not self.agent.wait(_POLL_S) and not self.enough.is_set() and not self.hurried.is_set():
@@ -234,14 +234,14 @@ class Session:
         self.agent.check_models()
 
     def follow(self, work: Callable[[], None]) -> None:
-        """Run ``work``, which calls the agent, on another thread, and refresh the live view; raise its exception."""
+        """Run ``work``, which calls the agent, on another thread; refresh the live view, and raise its exception."""
         self.agent.live = False
         failure: list[Exception] = []
 
         def run() -> None:
             try:
                 work()
-            except Exception as error:  # raised in the caller's thread
+            except Exception as error:  # the caller's thread raises it
                 failure.append(error)
 
         worker = threading.Thread(target=run, name="beamline", daemon=True)
@@ -259,7 +259,7 @@ class Session:
             self.display.refresh()
 
     def _facts(self) -> Facts:
-        """Return what the live view shows besides the frames; it waits for nothing."""
+        """Return the facts for the live view besides the frames, without waiting for anything."""
         agent, paused, waiting, state = self.agent, self.agent.paused, self.agent.unconfirmed, self.agent.state()
         ids = {decision.id for decision, _ in waiting}
         lost = {s.name: s.lost + s.failed for s in state.subscribers}
@@ -280,7 +280,7 @@ class Session:
         )
 
     def _end_long_pause(self) -> None:
-        """Stop a simulated experiment that stays paused: no frame comes, so that no rule can resume it."""
+        """Stop a simulated experiment that stays paused, since without frames no rule can resume it."""
         paused = self.agent.paused
         if paused is None or self.failure is not None:
             return
@@ -292,7 +292,7 @@ class Session:
             self.agent.perform(lambda pipeline: pipeline.decisions.order("stop", "", message))
 
     def _identity(self) -> dict[str, str]:
-        """Return what tells the session from others of its user; without the lock, which a slow disk may hold."""
+        """Return the identity of the session among its user's, without the lock, which a slow disk may hold."""
         latest, endpoint = self.recorder.latest, self.config.source or self.config.shared
         return {
             "source": self.name or (endpoint.address if endpoint else "simulated beamline"),
@@ -301,7 +301,7 @@ class Session:
         }
 
     def _about(self) -> dict[str, Any]:
-        """Return what ``xas-agent status`` says of the session, besides the agent's own state."""
+        """Return the entries of ``xas-agent status`` on the session, besides the agent's own state."""
         with self.recorder.lock:
             newest = self.recorder.latest[-1] if self.recorder.latest else None
             row = {k: v for k, v in (newest or {}).items() if isinstance(v, str | int | float)}
@@ -331,7 +331,7 @@ class Session:
 
     def _summary(self) -> dict[str, Any]:
         recorder, truth = self.recorder, self.truth
-        [stopped] = recorder.stopped if len(recorder.stopped) == 1 else [""]  # of several samples there is no one x
+        [stopped] = recorder.stopped if len(recorder.stopped) == 1 else [""]  # several samples have no single x
         x_at_stop = truth.x_at_end(stopped) if truth is not None and stopped else None
         return {
             "frames": recorder.frames,
@@ -365,11 +365,11 @@ class Session:
     def _read(self, source: Source) -> None:
         try:
             complete = True
-            durable = source if isinstance(source, DurableSource) else None  # looked up once: it takes microseconds
+            durable = source if isinstance(source, DurableSource) else None  # once, as it takes microseconds
             aged = source if isinstance(source, AgedSource) else None
             for name, doc in source:
                 complete = complete and (name == "stop" or not self.enough.is_set())
-                if complete:  # a RunStop after omitted documents would announce events that never come
+                if complete:  # after omitted documents, a RunStop would announce missing Events
                     position = None if durable is None else durable.position
                     self.agent(name, doc, position, 0.0 if aged is None else aged.age_s)
         except (InputError, EndpointUnreachable) as error:
@@ -393,7 +393,7 @@ class Session:
 
 
 def source_of(config: Config) -> ZMQSource | TiledSource | FilledSource | NATSSource | KafkaSource:
-    """Return the unconnected source that the config names."""
+    """Return the source that the config names, not yet connected."""
     if config.nats is not None:
         return NATSSource(config.nats)
     if config.kafka is not None:

@@ -12,16 +12,16 @@ from typing import Any
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that end a command; Windows has no SIGHUP."""
 SAME_SIGNAL_S = 0.2
-"""Time after a signal in which a further one counts as the same, s; ``timeout`` and shells send it to the process and
-again to its group."""
+"""Time after a signal in which another one counts as the same, s; ``timeout`` and shells send a signal to the process
+and again to its group."""
 ENDED_EARLY = "xas-agent: ended by a signal before the session began\n"
 
 
 class StartUp:
-    """Lets a signal that comes while a session starts end the process with exit code 0.
+    """Lets a signal during the start of a session end the process with exit code 0.
 
     The signal raises SystemExit. KeyboardInterrupt would not do: if it comes while Python compiles code, as during
-    the import of torch, the process counts as killed by SIGINT whatever becomes of the exception.
+    the import of torch, the process counts as killed by SIGINT, however the exception is handled.
     """
 
     def __init__(self) -> None:
@@ -30,9 +30,9 @@ class StartUp:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let a signal raise SystemExit only after the block.
+        """Delay the SystemExit of a signal until after the block.
 
-        While torch is imported, it calls Python from C++, where an exception may abort the process.
+        The import of torch calls Python from C++, where an exception may abort the process.
         """
         self._held = True
         try:
@@ -43,14 +43,14 @@ class StartUp:
             raise SystemExit(0)
 
     def over(self) -> None:
-        """Begin the session; raise SystemExit again if a signal came, since a finaliser or a callback drops it."""
+        """Begin the session; raise SystemExit again if a signal came, since finalisers and callbacks drop it."""
         if self._signalled:
             raise SystemExit(0)
         self._over = True
 
     def _end(self, *_: object) -> None:
         if not self._signalled and not self._over:
-            os.write(2, ENDED_EARLY.encode())  # printing may be what the signal interrupts
+            os.write(2, ENDED_EARLY.encode())  # the signal may have interrupted printing
         self._signalled = True
         if not self._held:
             raise SystemExit(0)
@@ -59,7 +59,8 @@ class StartUp:
 def replace_handlers(handler: Any) -> dict[int, Any]:
     """Handle the signals that end a command; return the earlier handlers.
 
-    A signal that the process ignores stays ignored, as SIGHUP under nohup. Outside the main thread nothing changes.
+    A signal that the process ignores stays ignored, such as SIGHUP under nohup. Outside the main thread nothing
+    changes.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -80,7 +81,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def end_like_ctrl_c(clock: Callable[[], float] = time.monotonic) -> None:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; a second one within 0.2 s is the same."""
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; a second one within 0.2 s is ignored."""
     raised_at = -math.inf
 
     def interrupt(*_: object) -> None:

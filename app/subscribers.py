@@ -1,4 +1,4 @@
-"""Delivery of the agent's documents: a bounded queue and a thread for each subscriber."""
+"""Delivers the agent's documents: a bounded queue and a thread for each subscriber."""
 
 import itertools
 import threading
@@ -20,27 +20,27 @@ _Numbered = tuple[str, dict[str, Any], int, int]
 """A document with its size, bytes, and its number among the documents sent."""
 
 _BLOCKED_S = 10.0
-"""Time within one call after which a subscriber counts as blocked: nobody waits for it any more, s."""
+"""Duration of one call above which a subscriber counts as blocked, s; nobody waits for it any more."""
 _POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriberState:
-    """What waits for a subscriber, and what it did not get."""
+    """The queue and the losses of a subscriber."""
 
     name: str
     documents: int
-    """Number of documents that wait."""
+    """Number of waiting documents."""
     bytes: int
-    """Their size."""
+    """Size of the waiting documents, bytes."""
     lost: int
-    """Number of documents that it was too slow for."""
+    """Number of documents lost because the subscriber was too slow."""
     failed: int
-    """Number of documents on which it raised."""
+    """Number of documents on which the subscriber raised."""
 
 
 class Subscribers:
-    """Sends each document to every subscriber, in order; a slow one delays nobody else. Thread-safe.
+    """Sends each document to every subscriber, in order; a slow one does not delay the others. Thread-safe.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ class Subscribers:
         self._lock = threading.Lock()
         self._tokens = itertools.count(1)
         self._subscribers: dict[int, _Subscriber] = {}
-        """By token. A change replaces the mapping, because other threads iterate over it."""
+        """Subscribers by token. A change replaces the mapping, because other threads iterate over it."""
         self._sent = 0
         """Number of documents sent."""
 
     @property
     def delivered(self) -> int:
-        """Number of documents, in their order, that every subscriber has received or lost."""
+        """Number of leading documents that every subscriber has received or lost."""
         waiting = [subscriber.oldest for subscriber in self._subscribers.values()]
         return min([self._sent, *(number - 1 for number in waiting if number)])
 
@@ -70,7 +70,7 @@ class Subscribers:
 
     @property
     def lost(self) -> int:
-        """Number of documents that a subscriber was too slow for, or raised on."""
+        """Number of documents that some subscriber was too slow for or raised on."""
         return sum(subscriber.lost for subscriber in self._subscribers.values())
 
     def add(self, fn: Callback, *, pages: bool = False) -> int:
@@ -82,7 +82,7 @@ class Subscribers:
         return token
 
     def remove(self, token: int) -> None:
-        """Drop a subscriber with the documents that wait for it; does not wait for a call in progress."""
+        """Remove a subscriber with its waiting documents; do not wait for a call in progress."""
         with self._lock:
             removed = self._subscribers.get(token)
             self._subscribers = {k: s for k, s in self._subscribers.items() if k != token}
@@ -94,7 +94,7 @@ class Subscribers:
         self.send([(name, doc)])
 
     def send(self, documents: Sequence[Document]) -> None:
-        """Send documents in their order; a subscriber's thread is woken once for all."""
+        """Send documents in order; the thread of each subscriber is woken once for all."""
         if not documents:
             return
         numbered = [(name, doc, size_of(doc), number) for number, (name, doc) in enumerate(documents, self._sent + 1)]
@@ -103,27 +103,27 @@ class Subscribers:
             subscriber.put(numbered)
 
     def calling(self) -> bool:
-        """Whether the current thread is in a call of a subscriber."""
+        """Return whether the current thread is inside a subscriber's call."""
         return any(subscriber.is_current() for subscriber in self._subscribers.values())
 
     def wait(self, until: float) -> bool:
-        """Wait until the subscribers have received all documents so far, or are blocked; False after ``until``.
+        """Wait until the subscribers have received all documents so far or are blocked; return False after ``until``.
 
         Parameters
         ----------
-        until : end of the wait, ``time.monotonic()``. A subscriber that calls this does not wait for itself.
+        until : end of the wait, ``time.monotonic()``. A subscriber that calls this method does not wait for itself.
         """
         waited = [subscriber.wait(until) for subscriber in self._subscribers.values()]
         return all(waited)
 
     def states(self) -> list[SubscriberState]:
-        """Return the state of each subscriber; a name that occurs twice is followed by the token."""
+        """Return the state of each subscriber by name; a repeated name is followed by the token."""
         found = [(token, subscriber.state()) for token, subscriber in self._subscribers.items()]
         names = Counter(state.name for _, state in found)
         return [replace(s, name=f"{s.name} {token}") if names[s.name] > 1 else s for token, s in found]
 
     def close(self) -> None:
-        """Deliver what waits, end the threads and count what blocked subscribers lose."""
+        """Deliver the waiting documents, end the threads, and count the losses of blocked subscribers."""
         for subscriber in self._subscribers.values():
             subscriber.end()
         self.wait(float("inf"))
@@ -142,28 +142,28 @@ class _Subscriber:
         self._changed = threading.Condition()
         self._bytes = 0
         self._put = self._delivered = 0
-        """Number of documents put into the queue and taken out for good."""
+        """Number of documents put into the queue, and number removed for good."""
         self._lost = self._lost_now = 0
-        """Number of documents lost in all, and since the subscriber last kept up."""
+        """Number of documents lost in total, and since the subscriber last kept up."""
         self._failed = 0
         """Number of documents on which the subscriber raised."""
         self._calling_since: float | None = None
         self._calling = 0
-        """Number of the document of the present call."""
+        """Number of the document in the present call."""
         self._ending = False
         self._name = getattr(fn, "__qualname__", type(fn).__qualname__)
         self._confirmations: Confirmations | None = getattr(fn, "confirmations", None)
-        """What a broker has confirmed; None if a document is delivered once the call has returned."""
+        """Confirmations of a broker; None if a document is delivered once the call has returned."""
         self._unconfirmed: deque[tuple[int, int]] = deque()
-        """Number of each delivered document, and how many the broker must have confirmed."""
+        """Number of each delivered document, with the number that the broker must have confirmed."""
         self._thread = threading.Thread(target=self._work, name=f"subscriber {self._name}", daemon=True)
         self._thread.start()
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest document that was not received; 0 if all were, or if the subscriber is blocked.
+        """Number of the oldest document not yet received; 0 if there is none or the subscriber is blocked.
 
-        A document for a broker is received once the broker has confirmed it, however long that takes.
+        A broker's document counts as received once the broker has confirmed it, however long that takes.
         """
         with self._changed:
             if self._confirmations is not None:
@@ -178,7 +178,7 @@ class _Subscriber:
 
     @property
     def lost(self) -> int:
-        """Number of documents that it was too slow for, or raised on."""
+        """Number of documents that the subscriber was too slow for or raised on."""
         return self._lost + self._failed
 
     def put(self, documents: Iterable[_Numbered]) -> None:
@@ -231,7 +231,7 @@ class _Subscriber:
         return since is not None and time.monotonic() - since > _BLOCKED_S
 
     def end(self, *, discard: bool = False) -> None:
-        """End the thread once the documents that wait are delivered, or with the present call."""
+        """End the thread after the delivery of the waiting documents or, with ``discard``, after the present call."""
         with self._changed:
             self._ending = True
             if discard:
@@ -259,7 +259,7 @@ class _Subscriber:
                 self._call("event", event)
 
     def _next(self) -> Document | None:
-        """Note that the last call has returned; wait for a document, and return it, or None at the end."""
+        """Record that the last call has returned; wait for and return the next document, or None at the end."""
         with self._changed:
             if self._calling_since is not None:
                 self._calling_since = None

@@ -49,14 +49,14 @@ _log = get_logger()
 
 
 def asset_filler(config: Config) -> AssetFiller:
-    """Return the reader of the arrays in files that the config's fields name."""
+    """Return the reader of arrays in files that the config's fields need."""
     return AssetFiller(config.assets, partial(external_keys_to_read, config.fields, config.fly))
 
 
 def frame_reader(config: Config, source: str | None = None) -> FrameReader:
-    """Return the reader that assembles frames from documents; it also reads external files and joins fly streams.
+    """Return the reader that assembles frames from documents, including external files and fly scans.
 
-    ``source`` is the source of the documents, for messages, if the config does not name it.
+    ``source`` names the source of the documents, for messages, if the config does not.
     """
     endpoint = config.source or config.shared
     source = endpoint.address if endpoint else config.tiled.uri if config.tiled else source
@@ -67,7 +67,7 @@ Sink = ZMQSink | TiledSink | NATSSink | KafkaSink
 
 
 def publishers(config: Config) -> list[Sink]:
-    """Return the unconnected sinks to which the config publishes."""
+    """Return the sinks to which the config publishes, not yet connected."""
     sinks: list[Sink] = []
     publish = config.publish
     if publish is None:
@@ -89,12 +89,12 @@ def descriptor_units(models: Sequence[Estimator]) -> dict[str, str]:
 
 
 def relative_quantities(config: Config, models: Sequence[Estimator]) -> RelativeQuantities:
-    """Return the stage of anchors and relative quantities; it reads the references that are files.
+    """Return the stage of anchors and relative quantities, with the references that are files.
 
     Raises
     ------
     ConfigError
-        A descriptor is one that no model estimates, or a reference is not one spectrum that a model can be given.
+        No model estimates a requested descriptor, or a reference is not a single spectrum that a model can serve.
     SpectrumFileError
         A reference cannot be read.
     """
@@ -107,7 +107,7 @@ def relative_quantities(config: Config, models: Sequence[Estimator]) -> Relative
 
 
 def _aligned(file: str, config: Config, models: Sequence[Estimator]) -> dict[str, NDArray[np.float32]]:
-    """Return the only spectrum of a file on the grid of each model that can be given it, by name."""
+    """Return the only spectrum of a file on the grid of each model that can serve it, by model name."""
     found = read_spectra(file)
     frame = frame_of(found[0], 1, config.fields) if len(found) == 1 else f"{len(found)} spectra, name a file of one"
     if not isinstance(frame, Frame):
@@ -124,14 +124,14 @@ def _aligned(file: str, config: Config, models: Sequence[Estimator]) -> dict[str
 def control_of(
     config: Config, RE: Any = None, given: Control | None = None, session: str | None = None
 ) -> Control | None:
-    """Return the control on which decisions act; None if there is none.
+    """Return the control that decisions act on; None if there is none.
 
-    A given control, else a RunEngine, else the config's ``control_endpoint`` or ``queue_server`` takes all actions
-    but those of the config's robot, and ``notify`` if the config has destinations.
+    The given control, or else a RunEngine, or else the config's ``control_endpoint`` or ``queue_server`` takes all
+    actions except those of the config's robot, and except ``notify`` if the config has destinations.
 
     Parameters
     ----------
-    session : name of a session that can go on after a restart, and then still holds the lease of its beamline
+    session : name of a session that can continue after a restart, and then still holds the lease of its beamline
     """
     if given is None and RE is not None:
         from ..adapters.runengine import RunEngineControl
@@ -150,14 +150,14 @@ def control_of(
 
 
 def check_rules(config: Config, models: Sequence[Estimator]) -> None:
-    """Refuse rules over quantities that no frame can have, and warn of bars that no frame can reach.
+    """Refuse rules on quantities that no frame can have, and warn of bars that no frame can reach.
 
     Raises
     ------
     ConfigError
-        A rule is for an absorber of no loaded model, or names a quantity that is neither a descriptor of a model for
-        its absorber, nor a relative one, nor one of the alignment, nor a reading; or ``undecided`` is asked of
-        another one than a descriptor.
+        A rule is for an absorber without a loaded model; or it names a quantity that is neither a descriptor of a
+        model for its absorber, nor a relative quantity, nor a quantity of the alignment, nor a reading; or it applies
+        ``undecided`` to something other than a descriptor.
     """
     for rule in config.rules:
         fit = [model for model in models if rule.concerns(model.absorber, model.edge_name)]
@@ -169,7 +169,7 @@ def check_rules(config: Config, models: Sequence[Estimator]) -> None:
 
 
 def warn_if_nobody_is_told(config: Config, control: Control | None) -> None:
-    """Warn of rules that notify where nothing takes their notifications."""
+    """Warn of rules with ``notify`` if nothing takes their notifications."""
     telling = [rule.name for rule in config.rules if rule.action == "notify"]
     if telling and not takes(control, "notify"):
         why = "the config names no destination under notify: decisions are only logged and published"
@@ -186,22 +186,22 @@ FENCE = (
 
 
 def warn_if_unfenced(config: Config) -> None:
-    """Warn of answers that two agents of a group may publish, since nothing that both use refuses the second."""
+    """Warn if two agents of a group might both publish answers, because no common service refuses the second."""
     if is_unfenced(config):
         _log.warning("frames may be answered twice", why=UNFENCED, help=FENCE)
 
 
 def is_unfenced(config: Config) -> bool:
-    """Whether the answers of an agent that has lost its runs are not kept out.
+    """Return whether answers of an agent that has lost its runs can still be published.
 
-    A stream of NATS takes one answer to a frame, whatever the source. Over Kafka, only a source in Kafka tells the
-    sink which runs the agent has.
+    A NATS stream accepts one answer to a frame, whatever the source. With Kafka, only a source in Kafka tells the
+    sink which runs the agent holds.
     """
     return config.nats is not None and config.publish is not None and config.publish.kafka is not None
 
 
 def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -> None:
-    """Refuse a rule over quantities that no frame can have, and warn of bars that no frame can reach."""
+    """Refuse a rule on quantities that no frame can have, and warn of bars that no frame can reach."""
     units = descriptor_units(models)
     descriptors = [*units, *derived_units(config.relative, units)]
     known = [*descriptors, "ood_score", *ALIGNMENT_UNITS]
@@ -229,7 +229,7 @@ def _check_quantities(rule: Rule, config: Config, models: Sequence[Estimator]) -
 
 
 def _warn_if_out_of_reach(rule: Rule, trigger: Threshold | Band, models: Sequence[Estimator]) -> None:
-    """Warn of a level that no model reaches; a rule for all absorbers may be meant for some of them."""
+    """Warn of a level that no model reaches; a rule for all absorbers may be intended for only some of them."""
     name = trigger.quantity.removesuffix("_mean").removesuffix("_anchored")
     reasons = {model.name: out_of_reach(trigger, model.reach.get(name)) for model in models}
     beyond = {model: why for model, why in reasons.items() if why}
@@ -239,7 +239,7 @@ def _warn_if_out_of_reach(rule: Rule, trigger: Threshold | Band, models: Sequenc
 
 
 def units_of(config: Config, models: Sequence[Estimator]) -> dict[str, str]:
-    """Return the units of all quantities that rules can watch, by name; none where dimensionless."""
+    """Return the units of all quantities that rules can watch, by name; dimensionless ones are absent."""
     units = descriptor_units(models)
     units |= derived_units(config.relative, units)
     units |= {f"{name}_{part}": unit for name, unit in list(units.items()) for part in PARTS if part != "p"}
@@ -268,14 +268,14 @@ def load_tables(config: Config, models: Sequence[Estimator]) -> dict[str, Tabula
 
 
 def model_folders(config: Config) -> list[Path]:
-    """Return the folders of the models of the config, or of all installed models, for the absorber that it names.
+    """Return the folders of the config's models, or of all installed ones, for the absorber in the config.
 
     Raises
     ------
     ModelError
         A folder is not a model.
     ConfigError
-        None of the models is for the element and edge of the config.
+        No model fits the element and edge in the config.
     """
     from ..models import card
 
@@ -291,7 +291,7 @@ def model_folders(config: Config) -> list[Path]:
 
 
 def identity_of(config: Config, source: str) -> dict[str, str]:
-    """Return what must be the same for a session to go on in its folder."""
+    """Return the settings that must be equal for a session to continue in its folder."""
     from ..models.card import read_card
 
     cards = [read_card(folder) for folder in model_folders(config)]
@@ -306,17 +306,17 @@ def load_models(config: Config, *, at_once: bool = True) -> Sequence[Estimator]:
     ----------
     config : Config
     at_once : bool
-        Whether the networks are loaded and warmed up now; else each is loaded for its first estimate.
+        Whether to load and warm up the networks now; otherwise each is loaded for its first estimate.
 
     Raises
     ------
     ModelError
         A folder is not a model, or its file does not match its card.
     ConfigError
-        None of the models is for the element and edge of the config.
+        No model fits the element and edge in the config.
     """
     how = (config.model.device, config.model.engine, config.model.threads)
-    if not at_once and config.model.device != "cuda":  # which must be available
+    if not at_once and config.model.device != "cuda":  # a GPU must be available
         from ..models.lazy import LazyModel
 
         return [LazyModel(folder, *how) for folder in model_folders(config)]
@@ -329,11 +329,11 @@ def load_models(config: Config, *, at_once: bool = True) -> Sequence[Estimator]:
 
 
 def versions(engine: EngineName) -> dict[str, str]:
-    """Return the versions on which an estimate depends, for the RunStart."""
+    """Return the versions that an estimate depends on, for the RunStart."""
     package = "onnxruntime" if engine == "onnx" else "torch"
     return {
         "xas_agent": __version__,
-        package: version(package),  # without its import
+        package: version(package),  # without importing it
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -1,4 +1,4 @@
-"""The agent's thread: takes documents from the inbox through the pipeline, and what other threads ask of it."""
+"""The agent's thread: it moves documents from the inbox through the pipeline, and runs calls of other threads."""
 
 import math
 import queue
@@ -26,7 +26,7 @@ _log = get_logger()
 T = TypeVar("T")
 
 _IDLE_POLL_S = 0.1
-"""Interval at which changed statuses of decisions are published while no document arrives, s."""
+"""Interval at which new statuses of decisions are published while no document arrives, s."""
 _QUIET_S = 1.0
 """Time without a document after which missing documents are given up, s."""
 _DROPPED_NOTE_S = 1.0
@@ -34,19 +34,19 @@ _DROPPED_NOTE_S = 1.0
 
 
 class Worker:
-    """Serves the documents of an inbox on a thread of its own, until :meth:`end`.
+    """Serves the documents of an inbox on a separate thread, until :meth:`end` is called.
 
     Parameters
     ----------
     config : Config
     inbox : Inbox
     pipeline : Pipeline
-        Used by this thread alone, but for what is said to be for any thread.
+        Used by this thread alone, except for members that are safe for any thread.
     subscribers : Subscribers
     journal, delivery : Journal and Delivery, or None
-        Keep what is needed to go on after this process was killed.
+        Store everything needed to continue after this process is killed.
     abandoned : threading.Event
-        Set to end without answering what was taken.
+        Set to end without answers to the documents taken.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Worker:
         self.sinks: list[NATSSink | KafkaSink] = []
         """Sinks that must know the runs of an earlier process."""
         self.resources = ExitStack()
-        """What is closed with the thread."""
+        """Resources to close together with the thread."""
         self.turn_at = time.monotonic()
-        """``time.monotonic()`` at which the thread began its last turn."""
+        """``time.monotonic()`` at the beginning of the thread's last turn."""
         self._ending = threading.Event()
         self._reason = ""
         self._progress = threading.Condition()
@@ -80,17 +80,17 @@ class Worker:
         self._dropped_reported_at = -math.inf
         """``time.monotonic()`` of the newest note on dropped documents."""
         self._calls: queue.SimpleQueue[tuple[Callable[[Pipeline], Any], Future[Any]]] = queue.SimpleQueue()
-        """What other threads ask of the pipeline."""
+        """Calls that other threads request on the pipeline."""
         self._thread = threading.Thread(target=self._work, name="xas-agent", daemon=True)
 
     def start(self) -> None:
-        """Begin, unless the thread has begun."""
+        """Start the thread unless it was started before."""
         if self._thread.ident is None:
             self._thread.start()
 
     @property
     def running(self) -> bool:
-        """Whether the thread has begun and not ended."""
+        """Whether the thread has started and not ended."""
         return self._thread.is_alive()
 
     @property
@@ -99,12 +99,12 @@ class Worker:
         return self._ending.is_set()
 
     def end(self, reason: str) -> None:
-        """Take no more documents, and end the thread once those that wait are served.
+        """Take no more documents, and end the thread once the waiting ones are served.
 
         Parameters
         ----------
         reason : str
-            Reason in the RunStops; that of the first call counts.
+            Reason in the RunStops; the reason of the first call counts.
         """
         if not self._ending.is_set():
             self._reason = reason
@@ -112,12 +112,12 @@ class Worker:
             self._inbox.close()
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the end of the thread, for at most ``timeout`` s; return whether it has ended."""
+        """Wait up to ``timeout`` s for the end of the thread; return whether it has ended."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def perform(self, work: Callable[[Pipeline], T], timeout: float) -> T:
-        """Call ``work`` on the thread, from any other one; see :meth:`XASAgent.perform`."""
+        """Call ``work`` on the agent's thread, from any other thread; see :meth:`XASAgent.perform`."""
         future: Future[T] = Future()
         self._calls.put((work, future))
         try:
@@ -125,11 +125,11 @@ class Worker:
         except TimeoutError:
             if future.cancel():
                 raise
-            return future.result()  # it has begun just now
+            return future.result()  # it has just begun
 
     @property
     def unserved(self) -> int:
-        """Number of documents taken and not served: those that wait, and those that something failed on."""
+        """Number of documents taken but not served: those that wait, and those that failed."""
         with self._progress:
             return self._inbox.taken - self._served + self._failed + self._pipeline.lost
 
@@ -184,14 +184,14 @@ class Worker:
         self._try(self.resources.close)
 
     def _try(self, step: Callable[[], object]) -> None:
-        """Do a step; an error costs neither documents nor the steps after it."""
+        """Run a step; an error loses neither documents nor later steps."""
         try:
             step()
         except Exception:
             _log.exception("a step failed; the others go on")
 
     def _resume(self) -> None:
-        """Go on where an earlier process ended."""
+        """Continue where an earlier process ended."""
         if self._journal is None or self._delivery is None or self._ending.is_set():
             return
         try:
@@ -215,7 +215,7 @@ class Worker:
             _log.exception("not resumed; what follows is served as new")
 
     def _gather(self) -> list[Received]:
-        """Return the documents to serve together, gathered for at most the latency budget."""
+        """Return the documents to serve together, gathered over at most the latency budget."""
         most = 1
         try:
             most = self._pipeline.plan(self._inbox.rows if self.live else 0)
@@ -243,12 +243,12 @@ class Worker:
                 future.set_exception(error)
 
     def _prepare(self, *, now: bool) -> None:
-        """Do what comes before a batch of documents."""
+        """Do the work that precedes a batch of documents."""
         self._try(self._give_up_runs)
         self._try(partial(self._report_dropped, now=now))
 
     def _give_up_runs(self) -> None:
-        """Forget the runs that went to another agent."""
+        """Forget the runs that another agent has taken over."""
         if self.acknowledgements is not None and (runs := self.acknowledgements.take_given_up()):
             self._pipeline.give_up(runs)
 
@@ -270,7 +270,7 @@ class Worker:
             self.acknowledgements.add(batch, new)
 
     def _acknowledge(self) -> None:
-        """Tell a shared source what has become safe."""
+        """Tell a shared source which documents have become safe."""
         ended = () if self._delivery is None else self._delivery.take_ended()
         if self.acknowledgements is not None:
             self.acknowledgements.send(ended)

@@ -26,9 +26,9 @@ from ..agent.types import (
 )
 
 HIT_E = 0.35
-"""Largest error of the mean oxidation state of a hit, e."""
+"""Largest error of the mean oxidation state that counts as a hit, e."""
 LEAST_R2 = 0.25
-"""Smallest R² of a descriptor that is shown. Below, the errors are at least 87 % as large as the scatter of the true
+"""Smallest R² of a descriptor to show. Below it, the errors are at least 87 % as large as the scatter of the true
 values (√(1 − R²)), so that a curve would show hardly more than the mean of the training set."""
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -36,7 +36,7 @@ SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class ModelError(InputError):
-    """An unusable model; the message names the folder, what was found and what was expected."""
+    """A model is unusable; the message states the folder, what was found and what was expected."""
 
 
 class GridCard(Settings):
@@ -53,8 +53,8 @@ class GridCard(Settings):
     anchor_ev: tuple[float, float]
     """Window above the edge whose mean becomes 1, eV from the tabulated edge."""
     short_stop_ev: float | None = None
-    """Energy up to which every spectrum must be known, eV from the tabulated edge; a scan may end there, and the grid
-    is unknown (NaN) beyond. Unset: stop_ev."""
+    """Energy up to which every spectrum must be known, eV from the tabulated edge; a scan may end there, and is
+    unknown (NaN) on the rest of the grid. Unset: stop_ev."""
 
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
@@ -67,7 +67,7 @@ class GridCard(Settings):
 
 
 class WindowScale(Settings):
-    """Conformal factor of spectra that are known up to one energy."""
+    """Conformal factor of spectra that end at one energy."""
 
     stop_ev: float
     """Last known energy, eV from the tabulated edge."""
@@ -79,14 +79,14 @@ class Interval(Settings):
     """Split-conformal interval: ``mean ± scale · sqrt(sd² + floor²)``."""
 
     scale: float
-    """Conformal factor of spectra that are known as far as the grid reaches."""
+    """Conformal factor of spectra that cover the whole grid."""
     floor: float
     """Smallest standard deviation, in the descriptor's unit."""
     coverage: float = 0.9
     """Share of the calibration rows that the interval contains."""
     windows: tuple[WindowScale, ...] = ()
-    """Conformal factors by the end of a spectrum, in rising order, the last that of ``scale``. Between them they are
-    interpolated. Empty: ``scale`` for all spectra."""
+    """Conformal factors by the end of a spectrum, in rising order; the last is ``scale``. They are interpolated
+    between the ends. Empty: ``scale`` for all spectra."""
 
     @property
     def least_half_width(self) -> float:
@@ -114,11 +114,11 @@ class DescriptorCard(Settings):
     unit: str = ""
     classes: tuple[int, ...] = ()
     mean_head: str | None = None
-    """Regressed quantity that gives mean and interval of a classified descriptor (OS_mean for OS)."""
+    """Regressed quantity with the mean and interval of a classified descriptor (OS_mean for OS)."""
     lowest: float | None = None
-    """Lowest meaningful value of a regressed descriptor (a length is not negative)."""
+    """Lowest meaningful value of a regressed descriptor (a length cannot be negative)."""
     mixture: bool = True
-    """Whether the descriptor has a meaning for a mixture of sites, as in a measured spectrum."""
+    """Whether the descriptor has a meaning for a mixture of sites, as measured spectra show."""
     interval: Interval
 
     @property
@@ -129,12 +129,12 @@ class DescriptorCard(Settings):
         return -math.inf if self.lowest is None else self.lowest, math.inf
 
     def reach(self) -> Reach:
-        """Return what the estimates can be at most."""
+        """Return the limits of the estimates."""
         return Reach(*self.bounds, self.interval.least_half_width / 2)
 
 
 class OffsetCard(Settings):
-    """FEFF − experiment, added to calibrated energies."""
+    """Offset FEFF − experiment, to add to calibrated energies."""
 
     value_ev: float
     """Offset, eV."""
@@ -145,7 +145,7 @@ class OffsetCard(Settings):
 
 
 class SlopeCard(Settings):
-    """How the estimates of a descriptor follow its true value along a series of one sample, as a charge."""
+    """Relation of a descriptor's estimates to its true values along a series of one sample, such as a charge."""
 
     value: float = Field(gt=0)
     """Change of the estimates per change of the true value."""
@@ -154,7 +154,7 @@ class SlopeCard(Settings):
     scatter_sd: float = Field(default=0.0, ge=0)
     """Standard deviation of the true values about a line through the estimates, in the descriptor's unit."""
     source: str
-    """Series from which these values were found."""
+    """Series from which these values were determined."""
 
     def slope(self) -> SeriesSlope:
         """Return the values without their source."""
@@ -165,44 +165,45 @@ class DomainCard(Settings):
     """Further differences between FEFF and measurement; the default is the identity.
 
     With E relative to the tabulated edge, o the offset, G a Gaussian and s a smooth step,
-    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving inverts all but G, whose
-    inversion would amplify noise. Training applies G to its rows, and the other differences within their uncertainty.
+    μ_measured(E) = a (μ_FEFF ∗ G)(E′) + (1 − a) s(E′) with E′ = E / scale + o. Serving inverts everything but G,
+    whose inversion would amplify noise. Training applies G to its rows, and the other differences within their
+    uncertainty.
     """
 
     scale: float = Field(default=1.0, gt=0.5, lt=2)
-    """Energy scale: measured energies from the tabulated edge divided by FEFF's."""
+    """Energy scale: ratio of measured to FEFF's energies, both relative to the tabulated edge."""
     scale_sd: float = Field(default=0.0, ge=0)
     """Standard deviation of ``scale``."""
     amplitude: float = Field(default=1.0, gt=0)
-    """Amplitude of the measured fine structure divided by FEFF's."""
+    """Amplitude of the measured fine structure relative to FEFF's."""
     amplitude_sd: float = Field(default=0.0, ge=0)
     """Standard deviation of ``amplitude``."""
     step_ev: float | None = None
-    """Position of the step s, eV from the tabulated edge in E′. Unset: serving does not correct the amplitude, and
-    only training includes it."""
+    """Position of the step s, eV from the tabulated edge in E′. Unset: serving does not correct the amplitude; only
+    training includes it."""
     broadening_ev: float = Field(default=0.0, ge=0)
     """σ of G, eV: broadening by core hole and instrument in addition to FEFF's own."""
     broadening_sd_ev: float = Field(default=0.0, ge=0)
     """Standard deviation of ``broadening_ev``, eV."""
     metal_gap_ev: float = Field(default=6.0, ge=0)
-    """Offset of a measured metal above that of the card, eV: where the score expects measured metals; other examples
-    of unknown spectra, such as sulphides, up to half as far."""
+    """Offset of a measured metal minus that of the card, eV, where the score expects measured metals; it expects
+    other examples of unfamiliar spectra, such as sulphides, up to half as far."""
     misfit_sd: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """By descriptor, in its unit: standard deviation of the estimates of measured standards about the known values,
+    """Standard deviation, by descriptor in its unit, of the estimates of measured standards about the known values,
     beyond all other causes. It widens the intervals of measured spectra (``xas-agent standards``)."""
     series_slope: dict[str, SlopeCard] = Field(default_factory=dict)
-    """By descriptor: how its estimates follow the true values along a series; anchors use it."""
+    """Relation of the estimates to the true values along a series, by descriptor; anchors use it."""
     source: str = "not fitted"
     """Standards to which these values were fitted."""
 
 
 class StandardCard(Settings):
-    """A measured spectrum of a known compound with the answer of the model (``xas-agent standards --write``)."""
+    """A measured spectrum of a known compound with the model's answer (``xas-agent standards --write``)."""
 
     compound: str
     """Formula or name."""
     known: float | None
-    """Known mean oxidation state, e; None if it is not known."""
+    """Known mean oxidation state, e; None if unknown."""
     mean: float
     """Mean oxidation state of the answer, e."""
     lo: float
@@ -214,8 +215,8 @@ class StandardCard(Settings):
     flagged: bool
     """Whether the answer is flagged as out of distribution."""
     verdict: str
-    """``hit`` (within :data:`HIT_E`) or ``miss`` of an oxide; of what no model knows, whether it is flagged; else
-    empty."""
+    """``hit`` (within :data:`HIT_E`) or ``miss`` for an oxide; whether it is flagged, for a compound that no model
+    knows; otherwise empty."""
 
 
 class Card(Settings):
@@ -237,7 +238,7 @@ class Card(Settings):
     feff_minus_experiment: OffsetCard
     domain: DomainCard = DomainCard()
     ood: str
-    """Description of the out-of-distribution score, whose threshold is 1."""
+    """Description of the out-of-distribution score, which has the threshold 1."""
     training: dict[str, Any]
     metrics: dict[str, Any]
     standards: tuple[StandardCard, ...] = ()
@@ -247,9 +248,9 @@ class Card(Settings):
     licence: str
     cite: tuple[str, ...]
     sha256: SHA256
-    """SHA-256 of ``model.ts``; a file that does not match is refused."""
+    """SHA-256 of ``model.ts``; a file with another hash is refused."""
     files: dict[FileName, SHA256] = Field(default_factory=dict)
-    """SHA-256 of further files of the same network by name, for other engines (``xas-agent models export``)."""
+    """SHA-256 of further files of the same network, by name, for other engines (``xas-agent models export``)."""
 
     @model_validator(mode="after")
     def _domain_is_of_descriptors(self) -> Self:
@@ -261,7 +262,7 @@ class Card(Settings):
 
     @property
     def hardly_known(self) -> frozenset[str]:
-        """The descriptors of which less than :data:`LEAST_R2` is explained on the rows of the metrics."""
+        """Descriptors with an R² below :data:`LEAST_R2` on the rows of the metrics."""
         names = {d.name for d in self.descriptors}
         scores = {name: found for name, found in self.metrics.items() if name in names and isinstance(found, dict)}
         return frozenset(n for n, found in scores.items() if found["metric"] == "R2" and found["value"] < LEAST_R2)
@@ -301,16 +302,16 @@ def read_card(folder: Path) -> Card:
 
 @lru_cache(maxsize=64)
 def _parsed(content: bytes, source: str) -> Card:
-    """Return the card that a file holds; most commands read each of them twice."""
+    """Return the card in a file; cached, since most commands read each card twice."""
     return validate_settings(mapping_of(content, source), Card, source)
 
 
 class _Line(dict[str, Any]):
-    """A mapping on one line."""
+    """A mapping to write on one line."""
 
 
 class _CardDumper(yaml.SafeDumper):
-    """Writes a :class:`_Line` as such."""
+    """Writes a :class:`_Line` on one line."""
 
 
 _CardDumper.add_representer(

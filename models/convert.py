@@ -1,4 +1,4 @@
-"""Conversion of model folders to the present form of the network: the same weights in a file that answers faster.
+"""Converts model folders to the present form of the network: the same weights in a file that answers faster.
 
 ``python -m xas_agent.models.convert FOLDER…`` writes ``model.ts``, its SHA-256 in the card, and ``README.md`` anew,
 and prints the largest difference between the answers of both files. Weights are not changed.
@@ -19,7 +19,7 @@ from .readable import write_card_and_readme
 from .training import served_weights
 
 TOLERANCE = 1e-4
-"""Largest difference of an answer, in the unit of its column, with which a converted file replaces another."""
+"""Largest allowed difference of an answer, in the unit of its column, between a converted file and the original."""
 
 
 def shape_of(card: Card, weights: dict[str, Tensor]) -> SPTShape:
@@ -43,7 +43,7 @@ def served_of(folder: Path) -> Served:
     Raises
     ------
     ModelError
-        The folder is not a model, or its tensors are not those of this version's network.
+        The folder is not a model, or its tensors do not fit this version's network.
     """
     weights = served_weights(folder)
     try:
@@ -57,7 +57,7 @@ def served_of(folder: Path) -> Served:
 
 
 def plausible_spectra(served: Served, count: int, seed: int = 0) -> Tensor:
-    """Return random spectra (count, G) about the mean of the training spectra, every second one cut if it may be."""
+    """Return random spectra (count, G) about the mean of the training spectra; every second one is cut if allowed."""
     generator = torch.Generator().manual_seed(seed)
     grid, short = len(served.centre), served.short
     own = torch.randn(count, served.ood_score.axes.shape[1], generator=generator) * 0.3

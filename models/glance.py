@@ -1,4 +1,4 @@
-"""A model card in one screen of 80 × 24 characters."""
+"""Shows a model card on one screen of 80 × 24 characters."""
 
 import textwrap
 
@@ -15,16 +15,16 @@ _SHORT = {
     "MOOD": "shortest O–O in the first shell",
     "NNOSM": "mean OS of the first neighbours",
 }
-"""Meanings that fit into the table."""
+"""Meanings of descriptors that fit into the table."""
 
 
 def glance(card: Card, named: str | None = None) -> str:
-    """Return what a user of a model must know, in at most ``LINES`` lines of ``WIDTH`` characters.
+    """Return the essentials of a model for its users, in at most ``LINES`` lines of ``WIDTH`` characters.
 
     Parameters
     ----------
     named : str, optional
-        Name or folder by which the user named the model; unset: its name.
+        Name or folder that the user gave for the model; unset: its own name.
     """
     t, offset, grid = card.training, card.feff_minus_experiment, card.grid
     low, high = card.edge_ev + grid.start_ev, card.edge_ev + (grid.short_stop_ev or grid.stop_ev)
@@ -54,7 +54,7 @@ def glance(card: Card, named: str | None = None) -> str:
 
 
 def _entry(name: str, text: str, lines: int) -> list[str]:
-    """Return a text of at most this many lines under its name; what does not fit is left out at a word."""
+    """Return a text under its name on at most ``lines`` lines; the rest is cut off at a word."""
     if lines < 1:
         return []
     return textwrap.wrap(

@@ -1,4 +1,4 @@
-"""A model of which only the card is read until it estimates."""
+"""A model whose network is loaded only for its first estimate."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _log = get_logger()
 class LazyModel:
     """A model folder whose network is loaded for its first estimate; implements :class:`Estimator`.
 
-    Of all installed models, the spectra of some files need one or two, and an alignment needs none.
+    The spectra of some files need one or two of the installed models, and an alignment needs none.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class LazyModel:
 
     @property
     def obstacle(self) -> str:
-        """Why it cannot estimate at present; empty once it is loaded."""
+        """Why the model cannot estimate at present; empty once it is loaded."""
         return "" if self._model is not None else self._failure or f"{self.name} is not loaded yet"
 
     def check(self) -> None:
@@ -63,12 +63,12 @@ class LazyModel:
             raise cards.ModelError(self._failure)
 
     def load(self, *, warm_up: bool = False) -> "Model":
-        """Load the network, from any thread, and run it until it is as fast as it gets; once.
+        """Load the network once, from any thread, and with ``warm_up`` run it until it has its full speed.
 
         Raises
         ------
         ModelError
-            It cannot be loaded, or its file changed since the card was read. Later calls do not try again.
+            The network cannot be loaded, or its file has changed since the card was read. Later calls do not retry.
         """
         if self._model is not None:
             return self._model
@@ -89,19 +89,19 @@ class LazyModel:
         from .runtime import Model
 
         model = Model(self._folder, *self._how)
-        if model.sha256 != self.sha256:  # documents already name the other one
+        if model.sha256 != self.sha256:  # documents already carry the other hash
             raise cards.ModelError(f"{self._folder}: found another model than at the start; start again to use it")
         return model
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
     ) -> Sequence[Estimate]:
-        """As :meth:`Estimator.estimate`."""
+        """Return estimates as :meth:`Estimator.estimate` does."""
         return self.load().estimate(spectra, extra_sd)
 
 
 class Loading:
-    """Loads models one after another on a thread of its own; a model that is needed before its turn loads at once."""
+    """Loads models one after another on a separate thread; a model that is needed earlier loads at once."""
 
     def __init__(self, models: Sequence[LazyModel]) -> None:
         self._ending = threading.Event()
@@ -114,11 +114,11 @@ class Loading:
                 return
             try:
                 model.load(warm_up=True)
-            except Exception as error:  # each of its frames then says so
+            except Exception as error:  # the answers of its frames will report it
                 _log.error("model not loaded", model=model.name, error=str(error))
         import scipy.special  # noqa: F401  trends and rules need it: its import would delay their first judgement
 
     def close(self) -> None:
-        """Load no further model; wait for the one in progress."""
+        """Load no further models; wait for the one in progress."""
         self._ending.set()
         self._thread.join()

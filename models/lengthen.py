@@ -1,4 +1,4 @@
-"""Spectra of different numbers of points in one array."""
+"""Lengthens spectra to a common number of points, for one array."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from ..agent.types import Array
 def lengthen(energy: Array, mu: Array, points: int) -> tuple[Array, Array]:
     """Add points to a spectrum (M,) in the middle of its widest segments until it has ``points`` ≥ M.
 
-    As a piecewise linear function, which is how rows are read (:func:`xas_agent.agent.types.grid.bin_means`), the
-    spectrum and its range remain the same.
+    The spectrum and its range do not change as a piecewise linear function, the form in which rows are read
+    (:func:`xas_agent.agent.types.grid.bin_means`).
     """
     while len(energy) < points:
         gaps = np.diff(energy)

@@ -1,4 +1,4 @@
-"""The callback through which long work reports its progress."""
+"""The callback that receives the progress of long work."""
 
 from typing import Protocol
 
@@ -12,7 +12,7 @@ class Progress(Protocol):
         Parameters
         ----------
         task : str
-            Name of the task, the same in all its reports.
+                Name of the task, equal in all its reports.
         done : int
         total : int or None
             None while the number of pieces is unknown.

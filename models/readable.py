@@ -1,4 +1,4 @@
-"""A model card as Markdown."""
+"""Writes a model card as Markdown."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MEANINGS = {
     "mean_bond": "mean first-shell bond length",
     "OS_mean": "mean oxidation state over the absorber's sites",
 }
-"""What each descriptor is, in a few words."""
+"""Meaning of each descriptor, in a few words."""
 
 
 def readable(card: Card) -> str:

@@ -1,4 +1,4 @@
-"""Estimates of aligned spectra by the model of a folder."""
+"""Estimates aligned spectra with the model of a folder."""
 
 import ctypes
 import sys
@@ -15,11 +15,11 @@ from .cores import core_count
 from .engines import EngineName, load_engine
 
 _MALLOC_OPTIONS = {-3: 32 << 20, -1: 256 << 20}
-"""M_MMAP_THRESHOLD, the largest that glibc takes, and M_TRIM_THRESHOLD, bytes."""
+"""M_MMAP_THRESHOLD, with the largest value that glibc accepts, and M_TRIM_THRESHOLD, bytes."""
 
 
 class _Columns:
-    """Where the network's output has a descriptor."""
+    """Columns of a descriptor in the network's output."""
 
     def __init__(self, card: cards.DescriptorCard, columns: slice, regressed: int | None) -> None:
         self.card, self.columns, self.regressed = card, columns, regressed
@@ -35,7 +35,7 @@ class Model:
     ----------
     folder : model folder, whose files must match its card
     device : ``cpu``, ``cuda``, or ``auto`` for CUDA if available
-    engine : what runs the network; ``onnx`` imports no torch
+    engine : library that runs the network; ``onnx`` imports no torch
     threads : CPU threads of the engine ``onnx``; unset: half the cores, at most 4
 
     Raises
@@ -45,8 +45,8 @@ class Model:
 
     Notes
     -----
-    The model does not change torch's settings of the whole process: the number of CPU threads, and whether a GPU may
-    round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
+    The model does not change settings of torch that apply to the whole process: the number of CPU threads, and
+    whether a GPU may round to TF32 in convolutions, which is torch's default and shifts estimates by up to 1e-3.
     :func:`configure_torch` sets both.
     """
 
@@ -68,7 +68,7 @@ class Model:
         self._lowest, self._highest = np.array([d.bounds for d in self.card.descriptors]).T
 
     def warm_up(self, batches: tuple[int, ...] = (1, 8, 1)) -> None:
-        """Run the network until the engine has specialised it, so that the first frame is as fast as the others."""
+        """Run the network until the engine has specialised it, so that the first frame is as fast as later ones."""
         for n in batches * 2:
             self.forward(np.zeros((n, len(self.grid)), np.float32))
 
@@ -79,11 +79,11 @@ class Model:
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
     ) -> Sequence[Estimate]:
-        """As :meth:`Estimator.estimate`."""
+        """Return estimates as :meth:`Estimator.estimate` does."""
         if len(spectra) == 0:
             return []
         out = self.forward(spectra)
-        # Probabilities of single precision add up to 1 ± 1e-7; times the largest class this would change means.
+        # Single-precision probabilities add up to 1 ± 1e-7; times the largest class, this would change means.
         for d in self._descriptors:
             out[:, d.columns] /= out[:, d.columns].sum(axis=1, keepdims=True)
         mean, lo, hi = self._intervals(out, spectra, extra_sd or {})
@@ -132,7 +132,7 @@ class Model:
 
 
 def configure_torch(threads: int, fast: bool = False) -> None:
-    """Set the CPU threads of torch, allow TF32 only if ``fast``, and keep freed memory, for the whole process.
+    """Set torch's number of CPU threads, allow TF32 only if ``fast``, and keep freed memory, for the whole process.
 
     Only programs of the agent, such as its command, call it; the library does not.
     """
@@ -145,10 +145,10 @@ def configure_torch(threads: int, fast: bool = False) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep freed memory for the next frame, and return whether it does.
+    """Let glibc keep freed memory for the next frame; return whether it does.
 
-    By default it returns to the system what a forward pass frees, and the system maps it anew, page by page, for the
-    next: up to half the time of a batch.
+    By default glibc returns the memory freed by a forward pass to the system, which maps it again, page by page, for
+    the next pass: up to half the time of a batch.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):  # not glibc

@@ -1,4 +1,4 @@
-"""Bluesky plans of the agent's own."""
+"""Bluesky plans that come with the agent."""
 
 from .adaptive import AdaptiveSpectrum, adaptive_frame, adaptive_xanes, fluorescence, transmission
 

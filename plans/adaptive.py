@@ -19,16 +19,16 @@ log = get_logger()
 
 Plan = Generator[Msg, Any, Any]
 Values = Mapping[str, float]
-"""Numbers that were read at one point, by data key."""
+"""Numbers read at one point, by data key."""
 
 
 def transmission(incident: str = "I0", transmitted: str = "It") -> Callable[[Values], float]:
-    """Return what computes μ = ln(I0/It) of a point from its readings, named by their data keys."""
+    """Return a function that computes μ = ln(I0/It) of a point from its readings, named by their data keys."""
     return lambda values: float(np.log(_named(values, incident) / _named(values, transmitted)))
 
 
 def fluorescence(incident: str = "I0", emitted: str = "If") -> Callable[[Values], float]:
-    """Return what computes μ = If/I0 of a point from its readings, named by their data keys."""
+    """Return a function that computes μ = If/I0 of a point from its readings, named by their data keys."""
     return lambda values: _named(values, emitted) / _named(values, incident)
 
 
@@ -46,12 +46,12 @@ class AdaptiveSpectrum:
         self._columns, self._scalars = dict(columns), dict(scalars)
 
     def read(self) -> dict[str, Reading[Any]]:
-        """Return what was stored."""
+        """Return the stored values."""
         now = time.time()
         return {key: {"value": value, "timestamp": now} for key, value in {**self._columns, **self._scalars}.items()}
 
     def describe(self) -> dict[str, DataKey]:
-        """Return the data keys of what was stored."""
+        """Return the data keys of the stored values."""
         keys: dict[str, DataKey] = {key: _key("number", []) for key in self._scalars}
         for key, column in self._columns.items():
             keys[key] = {
@@ -62,11 +62,11 @@ class AdaptiveSpectrum:
         return keys
 
     def read_configuration(self) -> dict[str, Reading[Any]]:
-        """Return nothing."""
+        """Return nothing: there is no configuration."""
         return {}
 
     def describe_configuration(self) -> dict[str, DataKey]:
-        """Return nothing."""
+        """Return nothing: there is no configuration."""
         return {}
 
 
@@ -84,14 +84,14 @@ def adaptive_xanes(
     at_once: int = 1,
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Measure spectra as one run, each at the energies that tell most about it.
+    """Measure spectra as one run, each at the energies that are most informative.
 
-    The points go to the stream ``adaptive_points``; each spectrum then is one Event of the stream ``primary``.
+    The points go to the stream ``adaptive_points``; each spectrum then becomes one Event of the stream ``primary``.
 
     Parameters
     ----------
     detectors : sequence of readables
-        They are read at each energy.
+        Devices to read at each energy.
     energy : ophyd positioner
         Monochromator, eV.
     element, edge : str
@@ -101,16 +101,16 @@ def adaptive_xanes(
     absorption : callable, optional
         Computes μ from the readings of a point; :func:`transmission` by default.
     foil : callable, optional
-        Computes μ of a reference foil likewise. A foil that fails costs only its own spectrum.
+        Computes μ of a reference foil likewise. A failure of the foil costs only the foil's spectrum.
     describe : callable, optional
         As for :class:`~xas_agent.agent.propose.EnergyProposer`.
     num : int
         Number of spectra.
     at_once : int
-        Number of energies that are chosen together and measured in rising order; more save ways of the monochromator.
+        Number of energies that are chosen together and measured in rising order; more save motion of the
+        monochromator.
     md : mapping, optional
         Metadata of the run.
-
     """
     names = {"detectors": [d.name for d in detectors], "motors": [energy.name]}
     about = {"plan_name": "adaptive_xanes", "element": element, "edge": edge, **names, **(md or {})}
@@ -140,8 +140,8 @@ def adaptive_frame(
 ) -> Plan:
     """Measure one spectrum within an open run and read it as ``spectrum``; see :func:`adaptive_xanes`.
 
-    The energy of a point is what the positioner reads as its first hint; the wanted one if that is not finite. A
-    spectrum of which too few points have a finite absorption is logged and not published.
+    The energy of a point is the positioner's first hinted reading, or the requested energy if that is not finite. A
+    spectrum with too few points of finite absorption is logged and not published.
 
     Returns
     -------
@@ -184,14 +184,14 @@ def adaptive_frame(
 
 
 def _named(values: Values, key: str) -> float:
-    """Return a number by its data key; raise ValueError if there is none."""
+    """Return a number by its data key; raise ValueError if it is missing."""
     if key not in values:
         raise ValueError(f"found no number {key!r} among the readings, expected one of: {', '.join(values)}")
     return values[key]
 
 
 def _as_number(value: Any) -> np.float64 | None:
-    """Return a reading as a number that may be divided by zero; None if it is not one number."""
+    """Return a reading as a number that may be divided by zero; None if it is not a single number."""
     array = np.asarray(value)
     return np.float64(array.item()) if array.size == 1 and array.dtype.kind in "fiub" else None
 

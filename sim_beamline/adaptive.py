@@ -12,13 +12,13 @@ SETTINGS = EnergySettings()
 
 
 class ChosenFrame:
-    """Plans that measure one spectrum each, at energies that are chosen meanwhile; for one run."""
+    """Plans that measure one spectrum each, at energies chosen during the scan; for one run."""
 
     def __init__(self) -> None:
         self._spectrum = AdaptiveSpectrum()
 
     def __call__(self, devices: BeamlineDevices, _: int) -> Plan:
-        """Plan: measure a spectrum, then wait for what is left of the frame's time."""
+        """Plan: measure a spectrum, then wait for the rest of the frame's time."""
         proposer, foil = EnergyProposer(SETTINGS, edge_ev("Co")), transmission("It", "Iref")
         readables: Any = [devices.chambers, *devices.sensors]
         yield from adaptive_frame(readables, devices.mono, proposer, transmission(), self._spectrum, foil=foil)

@@ -33,11 +33,11 @@ class SimBeamline:
     ----------
     settings : BeamlineSettings
     sinks : sequence of callables
-        They receive every document except those of truth runs.
+        Receive every document except those of truth runs.
     truth_sinks : sequence of callables
-        They receive the documents of truth runs.
+        Receive the documents of truth runs.
     frames : int, optional
-        Number of frames to measure here, unless it is that of the settings.
+        Number of frames to measure; by default that of the settings.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SimBeamline:
     def _build_devices(self, point_s: float) -> BeamlineDevices:
         beam, experiment = self._beam, self._experiment
         noise = np.random.default_rng([self.settings.seed, 3])
-        noise.normal()  # left out, so that a seed gives the same numbers as in earlier versions
+        noise.normal()  # discarded, so that a seed gives the same numbers as in earlier versions
         mono = Monochromator(name="energy", init_pos=float(STEP_ENERGIES_EV[0]))
         return BeamlineDevices(
             mono=mono,
@@ -115,8 +115,8 @@ class SimBeamline:
 
         ``stop`` cuts the current before it returns, and the measurement ends with success after the frame in
         progress. ``pause`` cuts the current and holds the plan; ``resume`` continues it. ``set`` sets a signal that
-        the experiment offers, and ``repeat_frame`` measures the last frame again. ``notify`` tells the crew. An
-        unknown action, or one that the present phase does not allow, is rejected with a reason.
+        the experiment offers, and ``repeat_frame`` measures the last frame again. ``notify`` notifies the crew. An
+        action that is unknown or not allowed in the present phase is rejected with a reason.
         """
         return self._plan_state.obey(action, args)
 
@@ -167,8 +167,8 @@ class SimBeamline:
 class ChangingBeamline:
     """Measures each sample that a sample changer brings into the beam, as :class:`SimBeamline` measures one.
 
-    Each sample has another seed: that of the settings plus the number of earlier samples. An experiment with a
-    magazine ends when its frames are used up, or when no fresh sample is left; any other goes on until Ctrl-C.
+    Each sample has its own seed: that of the settings plus the number of earlier samples. An experiment with a
+    magazine ends when its frames are used up or no fresh sample is left; any other experiment continues until Ctrl-C.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ class ChangingBeamline:
         return beamline.obey(action, args)
 
     def run(self) -> None:
-        """Measure samples as the class says; blocks."""
+        """Measure samples as described for the class; blocks."""
         limited, left = self._settings.experiment.places > 0, self._settings.frames
         for place in count():
             sample = self._changer.next_to_measure()
@@ -210,7 +210,7 @@ class ChangingBeamline:
                 break
 
     def run_in_order(self) -> None:
-        """Measure all samples of the magazine in their order, each with an equal share of the frames; blocks."""
+        """Measure all samples of the magazine in order, each with an equal share of the frames; blocks."""
         places, frames = self._settings.experiment.places, self._settings.frames
         for place, sample in enumerate(magazine(places)):
             self._measure(sample, place, frames // places + (place < frames % places))
@@ -230,7 +230,7 @@ class ChangingBeamline:
 
 
 def measure_open_loop(settings: BeamlineSettings, truth_sinks: Sequence[DocumentSink]) -> None:
-    """Measure the same experiment without requests and without waiting, for its true values; blocks."""
+    """Measure the same experiment without requests and without waits, for its true values; blocks."""
     settings = settings.model_copy(update={"frame_period_s": 0.0})
     if settings.experiment.places:
         changer = SampleChanger(magazine(settings.experiment.places), 0.0)

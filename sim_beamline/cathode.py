@@ -21,7 +21,7 @@ _OCV_V = np.array([4.85, 4.7, 4.58, 4.52, 4.45, 4.32, 4.22, 4.17, 4.14, 4.06, 3.
 
 
 class CathodeSettings(SampleSettings):
-    """A cathode and how it is charged."""
+    """A cathode and its charge."""
 
     active_mass_mg: float = Field(default=10.0, gt=0)
     """Mass of LiCoO2 in the cell, mg."""
@@ -30,7 +30,7 @@ class CathodeSettings(SampleSettings):
     spread: float = Field(default=0.025, ge=0, lt=0.1)
     """Largest relative deviation of the capacity, and of the current, from nominal; the seed draws within it."""
     resistance_ohm: float = Field(default=60.0, ge=0)
-    """Resistance of the whole cell, Ω; times the current it is the overpotential."""
+    """Resistance of the whole cell, Ω; multiplied by the current, it gives the overpotential."""
 
     @property
     def nominal_current_ma(self) -> float:

@@ -71,7 +71,7 @@ class IonChambers(Device):
             signal.name = signal.attr_name
 
     def rest(self, points: int) -> None:
-        """Let the time of ``points`` energies pass in which nothing is counted."""
+        """Let the time of ``points`` energies pass without counting."""
         self._beam.rest(points * self._seconds)
 
     def trigger(self) -> DeviceStatus:
@@ -104,7 +104,7 @@ class QuickScan(Device):
 
 
 class Drive(Device):
-    """What changes the sample, such as the current of a cell: 1 is on, 0 is off, before ``set`` returns."""
+    """The driving force of the sample, such as the current of a cell: 1 is on; 0 is off before ``set`` returns."""
 
     state = Component(Signal, value=0)
 

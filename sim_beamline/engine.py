@@ -21,12 +21,12 @@ DocumentSink = Callable[[str, dict[str, Any]], object]
 log = get_logger()
 
 TRUTH = "truth"
-"""``purpose`` in the RunStart of the runs that are hidden from the agent."""
+"""``purpose`` in the RunStart of runs that are hidden from the agent."""
 
 INTERRUPTED = "interrupted"
 """Reason of a measurement that Ctrl-C ended."""
 _SAME_SIGNAL_S = 0.2
-"""Time after Ctrl-C in which a further one counts as the same, s; ``timeout`` sends it to a process and its group."""
+"""Time after Ctrl-C in which another one counts as the same, s; ``timeout`` signals a process and its group."""
 
 
 class Outlets:
@@ -35,7 +35,7 @@ class Outlets:
     def __init__(self, sinks: Sequence[DocumentSink], truth_sinks: Sequence[DocumentSink]) -> None:
         self._sinks, self._truth_sinks = list(sinks), tuple(truth_sinks)
         self._truth: set[str] = set()
-        """uids of truth runs and of their descriptors."""
+        """Uids of truth runs and of their descriptors."""
         self._failed: set[int] = set()
 
     def subscribe(self, sink: DocumentSink) -> None:
@@ -119,7 +119,7 @@ def carry_out(plan: Generator[Msg, Any, Any], plan_state: PlanState, outlets: Do
     try:
         with run_engine(outlets, lambda: plan_state.obey("stop", {"reason": INTERRUPTED})) as RE:
             RE(plan)
-    except RunEngineInterrupted:  # by the second Ctrl-C
+    except RunEngineInterrupted:  # raised after the second Ctrl-C
         raise KeyboardInterrupt from None
     finally:
         plan_state.end()

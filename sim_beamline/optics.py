@@ -84,7 +84,7 @@ class Beam:
         return self._settings.photons_per_s * decay
 
     def rest(self, seconds: float) -> None:
-        """Let simulated time pass in which nothing is counted, while the experiment goes on."""
+        """Let simulated time pass without counting, while the experiment continues."""
         self._experiment.advance(seconds)
 
     def count(self, reported_ev: Array, seconds: float) -> tuple[Array, Array, Array]:

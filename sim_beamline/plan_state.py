@@ -18,7 +18,7 @@ _POLL_S = 0.02
 
 
 class PlanState:
-    """Phase of a plan that accepts requests from any thread, and what they ask of it.
+    """Phase of a plan that accepts requests from any thread, and the contents of these.
 
     A repeated ``stop``, ``pause`` or ``resume`` is acknowledged again but has no further effect.
 
@@ -27,7 +27,7 @@ class PlanState:
     switch : callable
         Turns the driving force (a cell's current) on or off, before the reply is returned.
     knobs : mapping, optional
-        Signals that ``set`` may set, by name.
+        Signals that ``set`` may change, by name.
     told : callable, optional
         Receives the message of ``notify``.
     """
@@ -51,7 +51,7 @@ class PlanState:
             self._verbs["notify"] = lambda args: self._pass_on(told, args)
         self._count_factor: float | None = None
         self._run, self._frame = "", 0
-        """Uid of the run, and number of the frame in it that was begun last."""
+        """Uid of the run, and number of its frame that was begun last."""
         self._lock = threading.Lock()
         self.phase: Phase = "not started"
         self.reason = ""
@@ -95,12 +95,12 @@ class PlanState:
             self._switch(on and self.phase == "running")
 
     def begin_frame(self, run: str) -> float | None:
-        """Begin the next frame of a run; the last one cannot be repeated any more.
+        """Begin the next frame of a run; the last one can no longer be repeated.
 
         Returns
         -------
         float or None
-            How many times longer the last frame is to be measured again; None if nobody asked for it.
+            Factor by which a requested repetition of the last frame counts longer; None if none was requested.
         """
         with self._lock:
             self._frame = self._frame + 1 if run == self._run else 1

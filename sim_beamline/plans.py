@@ -39,7 +39,7 @@ class BeamlineDevices:
     shutter: Shutter
     truth: RecordedDevice
     mark_truth: Callable[[int, float, float, Mapping[str, float]], None]
-    """(frame, x, seconds, other values): puts true values into ``truth``."""
+    """Puts true values into ``truth``, given frame, x, seconds and other values."""
 
 
 def fly_frame(devices: BeamlineDevices, _: int) -> Plan:
@@ -71,9 +71,9 @@ def measure(
 ) -> Plan:
     """Plan: drive the experiment and measure ``frames`` spectra as one run, ``period_s`` apart.
 
-    The plan checks ``plan_state`` between frames. A frame that it asks to repeat is measured again, besides the
-    planned ones, while the drive is off. A second run records the true values: one Event per frame with the mean x
-    of that frame, and a last Event with the final x and whether a stop was requested.
+    The plan checks ``plan_state`` between frames. On request it measures a frame again, in addition to the planned
+    ones, while the drive is off. A second run records the true values: one Event per frame with the mean x of that
+    frame, and a last Event with the final x and whether a stop was requested.
     """
     uid = yield from bps.open_run({"frames_planned": frames, **md})
     yield from set_run_key_wrapper(bps.open_run({"purpose": TRUTH, "measured_run": uid, **truth_md}), TRUTH)

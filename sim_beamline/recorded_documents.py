@@ -1,4 +1,4 @@
-"""Recordings of Bluesky documents: their runs with the same streams and devices."""
+"""Reads recordings of Bluesky documents: their runs with the same streams and devices."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -75,7 +75,7 @@ def from_documents(documents: Iterable[Document]) -> list[Step]:
     """Read recorded documents: one run per recorded run, interleaved as recorded.
 
     All metadata except uid and time are kept; each device of a descriptor becomes a simulated device. Runs of an
-    agent (``xas_agent: true``) are left out, because they are no measurements. An Event with an unknown descriptor,
+    agent (``xas_agent: true``) are left out, because they are not measurements. An Event with an unknown descriptor,
     or with other fields than its descriptor announces, is skipped and counted in the log. A run without a RunStop
     ends with ``abort``.
 
@@ -90,7 +90,7 @@ def from_documents(documents: Iterable[Document]) -> list[Step]:
     Raises
     ------
     ReplayError
-        There is no run, the data lie in external files, or a document lacks a required key or has another type in it.
+        There is no run, the data lie in external files, or a required key is absent or of the wrong type.
     """
     recording = _Recording()
     for count, (name, doc) in enumerate(documents, 1):
@@ -123,11 +123,11 @@ class _Recording:
         self._seen: set[str] = set()
         self._open: dict[str, None] = {}
         self._streams: dict[str, _Stream] = {}
-        """By descriptor uid."""
+        """Streams by descriptor uid."""
         self._by_name: dict[tuple[str, str], _Stream] = {}
-        """By run uid and stream name."""
+        """Streams by run uid and stream name."""
         self._agents: set[str] = set()
-        """uids of agents' runs and their descriptors."""
+        """Uids of agents' runs and their descriptors."""
         self._skipped = 0
 
     def take(self, name: str, doc: Mapping[str, Any]) -> None:

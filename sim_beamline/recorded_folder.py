@@ -1,4 +1,4 @@
-"""Recordings of a folder: a series of normalised spectra with a table."""
+"""Reads recordings in a folder: a series of normalised spectra with a table."""
 
 import csv
 from collections.abc import Iterable

@@ -1,8 +1,7 @@
-"""Recorded experiments in the form that a replay measures again.
+"""Recorded experiments in the form in which a replay measures them again.
 
 A recording is a sequence of :class:`OpenRun`, :class:`OpenStream`, :class:`Reading` and :class:`CloseRun` in the
-order of time.
-:mod:`.recorded_folder` and :mod:`.recorded_documents` read it.
+order of time. :mod:`.recorded_folder` and :mod:`.recorded_documents` read it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from .devices import RecordedDevice
 
 
 class ReplayError(InputError):
-    """A recording that cannot be replayed; the message names the file, what was found and what is expected."""
+    """A recording cannot be replayed; the message states the file, what was found and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Reading:
     time: float
     """Time of the recorded Event, Unix s."""
     seq_num: int | None = None
-    """Number of the recorded Event, which a loss or a repetition shows; None numbers the Events anew."""
+    """Number of the recorded Event, which reveals losses and repetitions; None numbers the Events anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +65,5 @@ Step = OpenRun | OpenStream | Reading | CloseRun
 
 
 def is_frame(reading: Reading) -> bool:
-    """Whether an Event holds a whole spectrum."""
+    """Return whether an Event holds a whole spectrum."""
     return any(np.ndim(value) for value in reading.data.values())

@@ -34,9 +34,9 @@ class Replay:
     speed : float or None
         Recorded seconds per second; None replays without waiting.
     sinks : sequence of callables
-        They receive every document except those of truth runs.
+        Receive every document except those of truth runs.
     truth_sinks : sequence of callables
-        They receive the documents of truth runs.
+        Receive the documents of truth runs.
     element, edge : str, optional
         Absorber and edge in the RunStart of a folder's run.
     noise : float
@@ -44,12 +44,12 @@ class Replay:
     seed : int
         Seed of the noise.
     recorded_times : bool
-        Whether the ``time`` of an Event is the recorded one, too.
+            Whether the ``time`` of an Event is also the recorded one.
 
     Raises
     ------
     ReplayError
-        The source cannot be replayed; the message says what was found and what is expected.
+            The source cannot be replayed; the message states what was found and what is expected.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Replay:
         carry_out(self._plan(), self._plan_state, self._send)
 
     def _send(self, name: str, doc: dict[str, Any]) -> None:
-        """Send a document of the RunEngine with the numbers, and if asked for with the times, of the recording."""
+        """Send a document of the RunEngine with the recorded numbers and, if requested, the recorded times."""
         step = self._step
         if name == "event" and isinstance(step, Reading) and self._recorded_times:
             doc = {**doc, "time": step.time}

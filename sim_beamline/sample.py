@@ -1,4 +1,4 @@
-"""What an experiment of the simulated beamline is: a sample in the beam, what changes it, and what a loop gains."""
+"""The interface of an experiment: a sample in the beam, its driving force, and the gain of a closed loop."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,9 @@ class Reading:
     name: str
     units: str
     sigma: float
-    """σ of its noise, in ``units``."""
+    """σ of the noise, in ``units``."""
     value: Callable[[], float]
-    """Its true value now."""
+    """Returns the present true value."""
     precision: int = 3
 
 
@@ -39,7 +39,7 @@ class Knob:
     high: float
     units: str
     put: Callable[[float], None]
-    """Sets it at once, from any thread."""
+    """Sets the signal at once, from any thread."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Course:
     """The true values of a finished experiment."""
 
     frames: Sequence[Row]
-    """Those of each frame, in the order of measurement; ``run`` and ``frame`` name it."""
+    """True values of each frame, in the order of measurement; ``run`` and ``frame`` identify it."""
     end: Row
-    """Those after the last frame."""
+    """True values after the last frame."""
 
     def count(self, holds: Callable[[Row], bool]) -> int:
         """Return the number of frames for which a condition holds."""
@@ -58,7 +58,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the agent answered in the closed loop."""
+    """The agent's answers in the closed loop."""
 
     frames: Sequence[Row]
     """Rows of descriptors.csv."""
@@ -68,20 +68,20 @@ class Answers:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the closed loop gained over the open loop, which has the same seed and no requests."""
+    """The gain of the closed loop over the open loop, which has the same seed and no requests."""
 
     open_loop: str
     closed_loop: str
     gained: str
     amount: float
-    """The gain as a number, positive where the closed loop is better; ``unit`` says of what."""
+    """The gain as a number, positive if the closed loop is better; ``unit`` states its meaning."""
     unit: str
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """The figures of the three sentences."""
+    """The numbers in the three sentences."""
 
 
 class SampleSettings(Settings):
-    """A sample, and how long it is measured."""
+    """A sample, and the duration of its measurement."""
 
     duration_s: float = Field(default=14400.0, gt=0)
     """Duration of all planned frames together, simulated s."""
@@ -109,14 +109,14 @@ class SampleSettings(Settings):
         """Return the experiment before its first frame."""
 
     def at_place(self, place: int, seed: int) -> "SampleSettings":
-        """Return the settings of one sample of the magazine, counted from 0; the seed is that of all."""
+        """Return the settings of one sample of the magazine, counted from 0; all samples share the seed."""
         return self
 
     def check_frames(self, frames: int) -> None:
-        """Raise ValueError if the experiment cannot show what it is about in this number of planned frames."""
+        """Raise ValueError if this number of planned frames is too small for the purpose of the experiment."""
 
     def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain | None:
-        """Return what the closed loop gained; None if nothing can be compared, as where it ended too early."""
+        """Return the gain of the closed loop; None if nothing can be compared, for example after an early end."""
         return None
 
 
@@ -134,7 +134,7 @@ class Experiment(ABC):
     """
 
     cathode_mass_mg: float | None = None
-    """Mass of the cathode in the cell that a robot assembled before; None: no robot reports one."""
+    """Mass of the cathode in the cell that a robot has assembled, mg; None: no robot reports one."""
 
     def __init__(self, settings: SampleSettings, edge_step: float) -> None:
         self.spectra = ReferenceSpectra(settings.broadening_ev, settings.feff_offset_ev)
@@ -143,12 +143,12 @@ class Experiment(ABC):
         self.time_s = 0.0
         """Simulated time, s."""
         self.readings: tuple[Reading, ...] = ()
-        """What is read with each frame."""
+        """Scalars that are read with each frame."""
         self.knobs: dict[str, Knob] = {}
-        """Signals that may be set, by name."""
+        """Signals that a control may set, by name."""
         self._seen_x: list[float] = []
         self.seen: dict[str, float] = {}
-        """True values when the beam saw the sample last; a control may have changed it since."""
+        """True values when the beam last saw the sample; a control may have changed it since."""
 
     @property
     @abstractmethod
@@ -160,10 +160,10 @@ class Experiment(ABC):
         """Let time pass in the beam; return ``x`` before and after."""
 
     def prepare(self, frame: int) -> None:  # noqa: B027  most experiments have nothing to do
-        """Do what comes before a planned frame, counted from 1; a repeated frame is not prepared again."""
+        """Prepare a planned frame, counted from 1; a repeated frame is not prepared again."""
 
     def drive(self, on: bool) -> None:  # noqa: B027
-        """Switch what changes the sample, such as a current, on or off."""
+        """Switch the driving force of the sample, such as a current, on or off."""
 
     def told(self, message: Mapping[str, Any]) -> None:  # noqa: B027
         """Take a notification of the agent."""
@@ -178,7 +178,7 @@ class Experiment(ABC):
         return {}
 
     def known(self) -> dict[str, float]:
-        """Return what is known of the whole experiment before it begins."""
+        """Return the values that are known for the whole experiment before it begins."""
         return {}
 
     def begin_frame(self) -> None:
@@ -191,7 +191,7 @@ class Experiment(ABC):
         return (self._seen_x[0] + self._seen_x[-1]) / 2
 
     def expose(self, energy_ev: Array, seconds: float) -> Array:
-        """Measure all energies, (E,), one after the other within ``seconds``; return the absorption μ·d, (E,)."""
+        """Measure all energies, (E,), eV, one after the other within ``seconds``; return the absorption μ·d, (E,)."""
         before, after = self.advance(seconds)
         self._seen_x += [before, after]
         self.seen = self.truth()
@@ -204,5 +204,5 @@ class Experiment(ABC):
 
 
 def edge_step_of(settings: SampleSettings, draw: Callable[[float, float], float]) -> float:
-    """Return the edge step of one sample, which a draw within [-1, 1] changes."""
+    """Return the edge step of one sample; ``draw`` returns a random number within [-1, 1] that varies it."""
     return settings.edge_step * (1 + EDGE_STEP_SPREAD * draw(-1, 1))

@@ -1,4 +1,4 @@
-"""A simulated robot that brings samples from its places into the beam, doses and heats them."""
+"""A simulated robot that brings samples from their places into the beam, doses and heats them."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 NEXT = "next"
-"""Stands for the first sample that was not in the beam yet."""
+"""Stands for the first sample that has not been in the beam."""
 _ROOM_C = 25.0
 _HOTTEST_C = 1000.0
 """Highest temperature of the heater, °C."""
@@ -25,20 +25,20 @@ def magazine(size: int) -> list[str]:
 
 
 class SampleChangerFailed(RuntimeError):  # noqa: N818  named after the event
-    """An action was not done."""
+    """An action was not completed."""
 
 
 class SampleChanger:
     """Changes samples between measurements: a sample is unloaded only once the beam is off. Thread-safe.
 
-    A sample comes into the beam once, since it is not fresh afterwards.
+    A sample comes into the beam only once, since it is not fresh afterwards.
 
     Parameters
     ----------
     samples : sequence of str
         Samples in the order of their places; the first one is in the beam at the start.
     change_s : float
-        Time that a load, an unload and a dose take, s.
+        Duration of a load, an unload or a dose, s.
     """
 
     def __init__(self, samples: Sequence[str], change_s: float) -> None:
@@ -98,7 +98,7 @@ class SampleChanger:
             return {"sample": self._sample, "temperature_c": temperature, "heater_on": self._heater_on}
 
     def next_to_measure(self) -> str:
-        """Wait for a sample that was not measured yet and return it."""
+        """Wait for a sample that has not been measured, and return it."""
         with self._changed:
             while self._sample is None or self._sample == self._measured:
                 self._changed.wait()
@@ -106,7 +106,7 @@ class SampleChanger:
 
     @property
     def has_fresh(self) -> bool:
-        """Whether a sample is left that was not measured yet."""
+        """Return whether any sample has not been measured."""
         with self._changed:
             return bool(self._fresh) or self._sample not in (None, self._measured)
 

@@ -21,7 +21,7 @@ class ReferenceSpectra:
     """
 
     def __init__(self, broadening_ev: float, feff_offset_ev: float | None = None) -> None:
-        from scipy.ndimage import gaussian_filter1d  # late: every command imports the settings of the beamline
+        from scipy.ndimage import gaussian_filter1d  # late: every command imports the beamline's settings
 
         resource = files("xas_agent.sim_beamline").joinpath("cathode_co_k.npz")
         with resource.open("rb") as file, np.load(file) as archive:

@@ -1,4 +1,4 @@
-"""Numbers of things with their nouns."""
+"""Numbers with their nouns."""
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -9,9 +9,9 @@ def counted(count: int, one: str, several: str = "") -> str:
     count : int
     one : str
         The noun for one.
-    several : str
+        The noun for one object.
         The noun for several; by default with an s.
-
+    The noun for several objects; by default ``one`` with an s.
     Examples
     --------
     >>> counted(1, "frame"), counted(0, "frame"), counted(2, "spectrum", "spectra")
@@ -21,7 +21,7 @@ def counted(count: int, one: str, several: str = "") -> str:
 
 
 def all_of(count: int, one: str) -> str:
-    """Name all of so many things.
+    """Return words for all of a number of objects.
 
     >>> all_of(1, "event"), all_of(3, "event")
     ('the only event', 'all 3 events')

@@ -1,4 +1,4 @@
-"""Reads with a deadline."""
+"""Reads files with a deadline."""
 
 import threading
 from collections.abc import Callable
@@ -7,19 +7,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MAX_HANGING = 4
-"""Number of reads that may hang at once; while so many do, no other begins."""
+"""Largest number of reads that may hang at once; no other read begins while so many do."""
 
 
 class ReadsHang(OSError):  # noqa: N818  named after the event
-    """A read did not end within its deadline, or too many earlier ones have not ended."""
+    """A read missed its deadline, or too many earlier reads have not ended."""
 
 
 class Deadline:
-    """Runs reads on a thread each, and abandons a read that takes too long, as from a file server that hangs.
+    """Runs each read on its own thread, and abandons reads that take too long, for example if a file server hangs.
 
     Parameters
     ----------
-    seconds : longest time of a read
+    seconds : longest time of a read, s
     """
 
     def __init__(self, seconds: float) -> None:
@@ -27,7 +27,7 @@ class Deadline:
         self._hanging: list[threading.Thread] = []
 
     def __call__(self, read: Callable[[], T]) -> T:
-        """Return what ``read`` returns, or raise what it raises.
+        """Return the result of ``read``, or raise its exception.
 
         Raises
         ------

@@ -22,7 +22,7 @@ from .hdf5 import Inside, rows_of
 from .opening import AssetRefused, NotYet, content
 
 QUIET_S = 0.2
-"""Time without a change after which a file without an announced number of rows is complete, s."""
+"""Time without a change after which a file without an announced number of rows counts as complete, s."""
 _APB_TICK_NS = 8.0051232
 """Clock period of the analog pizza box, ns."""
 _APB_COLUMNS = 10
@@ -30,31 +30,31 @@ _APB_COLUMNS = 10
 _TRIGGER_COLUMNS = 3
 """32-bit integers per row of the trigger file: level, seconds, clock ticks."""
 _MAX_TEXT_BYTES = 32 * 2**20
-"""Largest size of a text file; numpy needs ten times as much to read it."""
+"""Largest size of a text file, bytes; numpy needs ten times as much to read it."""
 
 
 class AssetSettings(Settings):
     """Location and reading of external files."""
 
     wait_s: float = Field(default=10.0, ge=0)
-    """Longest delay of a file after its documents, s; then the frame that needs the file is set aside. Other runs
+    """Longest delay of a file after its documents, s; then a frame that needs the file is set aside. Other runs
     continue meanwhile."""
     read_s: float = Field(default=5.0, gt=0)
-    """Longest time of one read, s. A read that takes longer, as from a file server that hangs, is abandoned."""
+    """Longest time of one read, s. A longer read is abandoned, for example if a file server hangs."""
     path_map: Mapping[str, str] = {}
-    """Folders on this machine by the beginning of the paths in the documents; the longest match applies."""
+    """Folders on this machine, by the beginnings of the paths in the documents; the longest match applies."""
     roots: tuple[str, ...] = ()
-    """Folders of the data, on this machine. Only regular files within them are read, after following symbolic links
-    and links within HDF5. Unset: no file that a document names is read. Links in the names of the folders themselves
+    """Folders of the data on this machine. Only regular files inside them are read, after symbolic links and links
+    within HDF5 are followed. Unset: no file named in a document is read. Links in the names of the folders themselves
     are followed once, at the first read."""
 
     def locate(self, address: str) -> Path:
-        """Return the file on this machine for a path or ``file:`` URI of a document.
+        """Return the file on this machine for a path or ``file:`` URI in a document.
 
         Raises
         ------
         AssetRefused
-            The URI has another scheme, ``roots`` is not set, or the path lies outside them or is no regular file.
+            The URI has another scheme, ``roots`` is not set, or the path lies outside them or is not a regular file.
         """
         path = address
         if "://" in address or address.startswith("file:"):
@@ -78,7 +78,7 @@ class AssetSettings(Settings):
         resolved = path.resolve()
         if not any(resolved.is_relative_to(root) for root in self._resolved_roots):
             raise AssetRefused(f"{resolved}: outside of assets.roots")
-        if resolved.exists() and not resolved.is_file():  # opening a pipe may block
+        if resolved.exists() and not resolved.is_file():  # to open a pipe may block
             raise AssetRefused(f"{resolved}: not a regular file")
         return resolved
 
@@ -198,6 +198,6 @@ def _binary(path: Path, columns: int) -> NDArray[Any]:
 
 
 def _refuse_growing(path: Path) -> None:
-    """Raise NotYet for a file that changed within ``QUIET_S``, FileNotFoundError for a missing one."""
+    """Raise NotYet if a file changed within ``QUIET_S``, FileNotFoundError if it is missing."""
     if 0 <= time.time() - path.stat().st_mtime < QUIET_S:
         raise NotYet(f"{path}: still being written")

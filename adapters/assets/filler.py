@@ -1,4 +1,4 @@
-"""A stage before the assembler that replaces references to external files by the arrays in them."""
+"""A stage before the assembler that replaces references to external files by their arrays."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ _MAX_HANDLERS = 64
 
 @dataclass(slots=True)
 class _Stream:
-    """The events of one descriptor with external data."""
+    """The Events of one descriptor with external data."""
 
     descriptor: RunDocument
     wanted: frozenset[str]
@@ -37,13 +37,13 @@ class _Stream:
     held: deque[tuple[RunDocument, Patience]] = field(default_factory=deque)
 
     def holds(self, now: float, stopped: bool) -> bool:
-        """Whether documents or rows are outstanding; after the RunStop only files are awaited, no documents."""
+        """Return whether documents or rows are outstanding; after the RunStop only files are awaited."""
         if self.held:
             return True
         return self.rows is not None and (self.rows.reading or (not stopped and self.rows.lagging(now)))
 
     def let_go(self, reason: str) -> list[RunDocument]:
-        """Return the held Events without their files; rows that are announced and not read are given up."""
+        """Return the held Events without their files; announced rows that were not read are given up."""
         held, self.held = self.held, deque()
         if self.rows is not None:
             self.rows.give_up(reason)
@@ -58,19 +58,18 @@ class _Run:
 
 
 class AssetFiller:
-    """Reads the external data from which spectra are computed, and no others such as images.
+    """Reads the external data that spectra need, and no others such as images.
 
     event-model's Filler resolves Resource and Datum, and bluesky's consolidators resolve StreamResource and
     StreamDatum. Missing data delay the documents of their stream, and the RunStop, by at most ``settings.wait_s``. An
-    ``UnreadFile`` in the Event replaces unreadable data, and the assembler sets the frame aside for this reason.
-
-    Not thread-safe.
+    ``UnreadFile`` replaces unreadable data in the Event, and the assembler sets the frame aside for this reason. Not
+    thread-safe.
 
     Parameters
     ----------
     settings : AssetSettings
     wanted : callable
-        Selects the external data keys of a stream that are needed.
+        Selects the required external data keys of a stream.
     """
 
     def __init__(self, settings: AssetSettings, wanted: Wanted) -> None:
@@ -82,11 +81,11 @@ class AssetFiller:
         self._busy: dict[str, _Run] = {}
         """Runs with held documents."""
         self._logged_errors: set[tuple[str, str]] = set()
-        """Document and exception names that are already logged."""
+        """Document and exception names already logged."""
 
     @cached_property
     def _filler(self) -> Any:
-        """Resolves Resource and Datum; made for the first of them, since event-model takes a second to import."""
+        """Resolves Resource and Datum; created for the first of them, since event-model takes a second to import."""
         from event_model import Filler
 
         caches: dict[str, Any] = {
@@ -100,15 +99,15 @@ class AssetFiller:
 
     @property
     def waiting(self) -> bool:
-        """Whether documents are held."""
+        """Whether any documents are held."""
         return bool(self._busy)
 
     def passes(self, run: str, descriptor: str) -> bool:
-        """Whether the Events of a descriptor have no files."""
+        """Return whether the Events of a descriptor need no files."""
         return (known := self._runs.get(run)) is None or descriptor not in known.streams
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
-        """Take one document; return the documents that are ready."""
+        """Process one document; return the documents that are ready."""
         try:
             match document.name:
                 case "event" | "stream_datum":
@@ -126,7 +125,7 @@ class AssetFiller:
         return (document,)
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
-        """Return the documents whose files are now readable, or for which the waiting time is over."""
+        """Return the documents whose files have become readable, or whose waiting time is over."""
         return [out for uid in list(self._busy) for out in self._advance(uid, now)]
 
     def finish(self) -> Iterable[RunDocument | SetAside]:
@@ -137,14 +136,14 @@ class AssetFiller:
         return out
 
     def _log_failure(self, name: str, error: Exception, run: str) -> None:
-        """Log a failure; of equal ones only the first as a warning."""
+        """Log a failure; equal ones are logged as a warning only once."""
         key = name, type(error).__name__
         write = log.debug if key in self._logged_errors else log.warning
         self._logged_errors.add(key)
         write("document passed on without its files", name=name, run=run, error=f"{key[1]}: {error}")
 
     def _located(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the handler of files, which finds and reads the file within the deadline at each call."""
+        """Return a handler that finds and reads the file within the deadline at each call."""
 
         def located(path: str, **kwargs: Any) -> Callable[..., Any]:
             def read(**datum: Any) -> Any:
@@ -162,7 +161,7 @@ class AssetFiller:
         if not filled or not document.run.watched:
             return (document,)
         wanted = self._wanted(doc, document.run.start)
-        if not isinstance(wanted, UnreadableStream):  # else the assembler reports the reason
+        if not isinstance(wanted, UnreadableStream):  # otherwise the assembler reports the reason
             filled = wanted
         if isinstance(wanted, frozenset) and wanted:
             self._filler("descriptor", doc)
@@ -190,7 +189,7 @@ class AssetFiller:
         return self._advance(document.run.uid, document.at)
 
     def _advance(self, uid: str, now: float) -> list[RunDocument | SetAside]:
-        """Return the documents of one run that are ready, the RunStop last; what fails holds up no other run."""
+        """Return the ready documents of one run, the RunStop last; a failure holds up no other run."""
         run = self._runs[uid]
         out: list[RunDocument | SetAside] = []
         for stream in run.streams.values():
@@ -245,7 +244,7 @@ class AssetFiller:
     def _filled(
         self, document: RunDocument, wanted: frozenset[str], patience: Patience, now: float
     ) -> RunDocument | None:
-        """Return an Event with its external data or the reason of their absence; None while they may still come."""
+        """Return an Event with its external data or the reason of their absence; None while they may still arrive."""
         doc = document.doc
         keys = {key for key in wanted if isinstance(doc["data"].get(key), str)}
         if not keys:
@@ -268,7 +267,7 @@ def _without_files(event: RunDocument, keys: Iterable[str], reason: str) -> RunD
 
 
 def _reason(error: BaseException) -> tuple[str, bool]:
-    """Return the cause of a Filler's failure in one line, and whether waiting may remove it."""
+    """Return the cause of a Filler's failure on one line, and whether waiting may remove it."""
     from event_model import UndefinedAssetSpecification, UnresolvableForeignKeyError
 
     chain = [error]

@@ -1,7 +1,7 @@
-"""Rows of HDF5 datasets, and the files in which they are.
+"""Reads rows of HDF5 datasets, and finds the files that hold them.
 
-For a missing source file of a virtual dataset HDF5 returns fill values without an error. HDF5 holds the interpreter's
-lock while it opens a file, so that every file is opened here first.
+If a source file of a virtual dataset is missing, HDF5 returns fill values without an error. HDF5 holds the
+interpreter's lock while it opens a file, so that every file is opened here first.
 """
 
 import os
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .opening import MAX_BYTES, AssetRefused, NotYet, regular_file
 
 Inside = Callable[[Path], Path]
-"""Resolves a path; raises AssetRefused for one that may not be read."""
+"""Resolves a path; raises AssetRefused if it may not be read."""
 
 _MAX_LINK_DEPTH = 5
 """Largest depth of nested links and virtual datasets; deeper ones may be circular."""
@@ -25,13 +25,13 @@ _MAX_LINK_DEPTH = 5
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading without locks, because its writer may still have it open."""
+    """Open an HDF5 file for reading without locks, since its writer may still have it open."""
     try:
         import h5py
     except ImportError:
         raise AssetRefused("reading HDF5 needs h5py: pip install 'xas-agent[formats]'") from None
     with regular_file(path) as fd:
-        os.pread(fd, 1, 0)  # a file server that hangs, hangs here and not within HDF5
+        os.pread(fd, 1, 0)  # so that a hanging file server hangs here, and not within HDF5
         try:
             file = h5py.File(path, "r", locking=False)
         except OSError as error:  # empty, without its header, or open in SWMR mode
@@ -55,18 +55,18 @@ def rows_of(
     path : Path
     dataset : str
     start, stop : int
-        None: all rows.
+        Range of rows; ``stop`` None: to the last row.
     inside : callable
         Raises AssetRefused for a source file of the dataset that may not be read.
     row_size : int, optional
-        Largest number of values in a row, as the descriptor promises it.
+        Largest number of values in a row, according to the descriptor.
 
     Raises
     ------
     NotYet
         The file, the dataset or one of the rows does not exist yet.
     AssetRefused
-        The dataset has source files that may not be read, is larger than promised or than ``MAX_BYTES``, or does not
+        The dataset has source files that may not be read, is larger than announced or than ``MAX_BYTES``, or does not
         hold numbers.
     """
     with opened(path) as file:
@@ -84,7 +84,7 @@ def rows_of(
         _refuse_large(path, dataset, (stop - start) * size * data.dtype.itemsize)
         try:
             return np.asarray(data[start:stop])
-        except OSError as error:  # a chunk that is allocated but not written
+        except OSError as error:  # a chunk that is allocated but not yet written
             raise NotYet(f"{path}: {dataset}: {error}") from None
 
 
@@ -134,8 +134,8 @@ def _keep_links(group: Any, name: str, inside: Inside, depth: int = _MAX_LINK_DE
 def _keep_inside(data: Any, checked: Path, inside: Inside, depth: int = _MAX_LINK_DEPTH) -> None:
     """Raise AssetRefused if a dataset needs a file that may not be read.
 
-    Also if it does not hold numbers, or if one of its chunks, which HDF5 unpacks for a single value, is too large.
-    ``checked`` is the file in which the dataset was looked up; a link may have led to another one.
+    Also refuse a dataset that does not hold numbers, or one with too large a chunk, which HDF5 unpacks even for a
+    single value. ``checked`` is the file in which the dataset was found; a link may have led to another file.
     """
     where = Path(data.file.filename)
     if not depth:
@@ -145,7 +145,7 @@ def _keep_inside(data: Any, checked: Path, inside: Inside, depth: int = _MAX_LIN
     if data.dtype.kind not in "iufb":
         raise AssetRefused(f"{where}: {data.name} holds values of type {data.dtype}, expected numbers")
     _refuse_large(where, f"a chunk of {data.name}", prod(data.chunks or ()) * data.dtype.itemsize)
-    for path, name in dict.fromkeys(sources(data)):  # a file may stand for each frame
+    for path, name in dict.fromkeys(sources(data)):  # each frame may have its own file
         source = checked if path == where else inside(path)
         if "%" in f"{path.name}{name}":
             raise AssetRefused(
@@ -179,5 +179,5 @@ def missing_source(data: Any) -> Path | None:
 
 
 def _is_series(file: Path) -> bool:
-    """Whether the name is a pattern of numbered files, of which HDF5 reads all that exist."""
+    """Return whether the name is a pattern of numbered files, of which HDF5 reads all that exist."""
     return "%b" in file.name

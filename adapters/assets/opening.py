@@ -1,4 +1,4 @@
-"""Opens files that documents name: regular ones only, and none that was exchanged after it was checked."""
+"""Opens files that documents name: only regular ones, and none that was replaced after it was checked."""
 
 import errno
 import os
@@ -17,23 +17,23 @@ class NotYet(OSError):  # noqa: N818  named after the event
     def __init__(self, reason: str, rows: int = 0) -> None:
         super().__init__(reason)
         self.rows = rows
-        """Number of rows that the dataset already has."""
+        """Number of rows that the dataset has so far."""
 
 
 class AssetRefused(Exception):  # noqa: N818  named after the event
-    """A file that waiting does not make readable."""
+    """A file that cannot become readable by waiting."""
 
 
 @contextmanager
 def regular_file(path: Path) -> Iterator[int]:
-    """Open a resolved path and yield its descriptor; opening blocks for no pipe or device.
+    """Open a resolved path and yield its descriptor; a pipe or device cannot block the call.
 
     Raises
     ------
     NotYet
         The file does not exist, or cannot be opened yet.
     AssetRefused
-        It is no regular file, or a link took its place.
+        It is not a regular file, or a link replaced it.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
@@ -53,7 +53,7 @@ def regular_file(path: Path) -> Iterator[int]:
 
 
 def content(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a regular file, whose path is resolved, at most ``limit``."""
+    """Return at most ``limit`` bytes of a regular file, given its resolved path."""
     with regular_file(path) as fd:
         size = os.fstat(fd).st_size
         if size > limit:

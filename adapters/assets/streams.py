@@ -1,4 +1,4 @@
-"""Events from StreamDatums: the announced rows, read from HDF5 in the layout of bluesky's consolidators."""
+"""Builds Events from StreamDatums: reads the announced rows from HDF5 in the layout of bluesky's consolidators."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,29 +20,29 @@ Doc = Mapping[str, Any]
 
 _FIRST_RETRY_S, _MAX_RETRY_S = 0.05, 1.0
 MAX_DATUM_ROWS = 100_000
-"""Number of rows of one StreamDatum: 100 s at 1 kHz. Each row becomes an Event."""
+"""Largest number of rows of one StreamDatum: 100 s at 1 kHz. Each row becomes an Event."""
 MAX_ROWS_AHEAD = 4096
-"""Number of rows that are read at once and kept for the other data keys of their Events."""
+"""Number of rows that are read at once and kept until the other data keys of their Events arrive."""
 _MAX_BYTES_AHEAD = 32 * 2**20
-"""Their size as the descriptor promises it, bytes of one data key."""
+"""Largest size of these rows for one data key, bytes, as announced by the descriptor."""
 _MAX_SEEN = 10_000
-"""Number of StreamDatums that are remembered, so that a repeated one is ignored."""
+"""Number of StreamDatums to remember, so that a repeated one is ignored."""
 
 
 @dataclass(slots=True)
 class Patience:
-    """Times at which missing data are requested again, with intervals that double, and the deadline."""
+    """Times at which missing data are requested again, with doubling intervals, and the deadline."""
 
     deadline: float
     next_try: float = 0.0
     _interval_s: float = _FIRST_RETRY_S
 
     def due(self, now: float) -> bool:
-        """Whether to try now."""
+        """Return whether to try now."""
         return now >= self.next_try
 
     def wait(self, now: float) -> bool:
-        """Postpone the next try; return False after the deadline."""
+        """Postpone the next attempt; return False after the deadline."""
         if now >= self.deadline:
             return False
         self.next_try = min(now + self._interval_s, self.deadline)
@@ -63,7 +63,7 @@ class _Block:
 
 @dataclass(slots=True)
 class _Row:
-    """The parts of one Event that have arrived."""
+    """The parts of one Event that have arrived so far."""
 
     values: dict[str, Any] = field(default_factory=dict)
     event: Doc | None = None
@@ -73,7 +73,7 @@ class _Row:
 class StreamRows:
     """Assembles the Events of one descriptor from the rows of its StreamDatums and from partial Events.
 
-    Events are returned once each, in the order of ``seq_num``. An incomplete Event waits until a later one has been
+    Each Event is returned once, in the order of ``seq_num``. An incomplete Event waits until a later one has been
     complete for ``wait_s``. An Event without a document has its descriptor's time, because a StreamDatum has no time
     (``fields.time`` may name a data key that contains it).
 
@@ -83,7 +83,7 @@ class StreamRows:
     descriptor : RunDocument
         The unchanged EventDescriptor.
     wanted : iterable of str
-        Data keys to read, all external as ``STREAM:``.
+        Data keys to read, all external with the prefix ``STREAM:``.
     resources : mapping
         StreamResources by uid; the caller may add to it later.
     in_time : Deadline
@@ -112,15 +112,15 @@ class StreamRows:
 
     @property
     def reading(self) -> bool:
-        """Whether announced rows are still unread."""
+        """Return whether announced rows are still unread."""
         return bool(self._blocks)
 
     def lagging(self, now: float) -> bool:
-        """Whether an incomplete Event received a part within ``wait_s``, so that the rest may follow."""
+        """Return whether an incomplete Event received a part within ``wait_s``, so that the rest may follow."""
         return any(now < row.at + self.settings.wait_s for row in self._rows.values())
 
     def datum(self, doc: Doc, at: float) -> None:
-        """Take a StreamDatum; a repeated one is ignored. Raise ValueError for rows that are no range or too many."""
+        """Take a StreamDatum; ignore a repeated one. Raise ValueError if its rows are not a range or are too many."""
         if doc["uid"] in self._seen:
             return
         rows, seq_nums = _rows(doc, "indices"), _rows(doc, "seq_nums")
@@ -160,7 +160,7 @@ class StreamRows:
         return out
 
     def give_up(self, reason: str) -> None:
-        """Stop reading; the announced rows are not readable for this reason."""
+        """Stop reading; the announced rows are unreadable for this reason."""
         blocks, self._blocks = self._blocks, []
         for block in blocks:
             self._fail(block, reason)
@@ -177,14 +177,14 @@ class StreamRows:
         return out
 
     def _overdue(self, now: float) -> int | None:
-        """Return the first Event that has been complete for ``wait_s``: parts missing before it are lost."""
+        """Return the first Event that has been complete for ``wait_s``; parts missing before it are lost."""
         since = now - self.settings.wait_s
         complete = (seq for seq, row in self._rows.items() if row.at <= since and self._is_complete(row))
         first = min(complete, default=None)
         return None if first is None or any(block.seq_nums[0] < first for block in self._blocks) else first
 
     def _incomplete(self, before: int | None = None) -> list[RunDocument]:
-        """Return all Events, or those before one; an ``UnreadFile`` replaces each missing value."""
+        """Return all Events, or those before a number; an ``UnreadFile`` replaces each missing value."""
         out = []
         for seq in sorted(seq for seq in self._rows if before is None or seq < before):
             row = self._rows[seq]
@@ -200,7 +200,7 @@ class StreamRows:
         return row.values.keys() >= self._wanted and (row.event is not None or not self._with_events)
 
     def _row(self, seq: int) -> _Row:
-        return self._rows.setdefault(seq, _Row()) if seq >= self._next else _Row()  # returned before
+        return self._rows.setdefault(seq, _Row()) if seq >= self._next else _Row()  # already returned
 
     def _pop(self, seq: int) -> RunDocument:
         row = self._rows.pop(seq)
@@ -218,7 +218,7 @@ class StreamRows:
         return RunDocument(self._run, "event", {**event, "data": {**event["data"], **row.values}}, row.at)
 
     def _read(self, block: _Block, now: float) -> bool:
-        """Read the rows that may be held; return whether more are left."""
+        """Read as many rows as may be held; return whether more are left."""
         resource = self._resources.get(block.resource)
         if resource is None:
             raise NotYet(f"StreamResource {block.resource} is missing")
@@ -282,7 +282,7 @@ class StreamRows:
         return self._consolidators[uid]
 
     def _values(self, consolidator: Any, rows: range) -> np.ndarray[Any, Any]:
-        """Return the values of Events, (n,) or (n, …): for each one row of the dataset, or several joined rows."""
+        """Return the values of Events, (n,) or (n, …); each Event has one row of the dataset, or several joined."""
         (asset,) = consolidator.assets
         path = self.settings.locate(asset.data_uri)
         inside = self.settings.inside

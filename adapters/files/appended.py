@@ -1,4 +1,4 @@
-"""A file that only grows, by whole records."""
+"""A file that grows only by complete records."""
 
 import os
 from contextlib import suppress
@@ -10,16 +10,16 @@ _BLOCK_BYTES = 2**20
 class AppendedFile:
     """Appends each record completely and at once, or not at all.
 
-    What is written survives the end of the process, whatever ends it.
+    Written data survive the end of the process, whatever its cause.
 
     Parameters
     ----------
     path : Path
-        It is created unless it exists.
+        The file; it is created if missing.
     replace : bool
-        Whether an existing file is emptied.
+        Whether to empty an existing file.
     fsync : bool
-        Whether each record is on the disk when ``write`` returns, so that it survives a power failure, too.
+        Whether each record is on the disk when ``write`` returns, so that it also survives a power failure.
 
     Raises
     ------
@@ -40,7 +40,7 @@ class AppendedFile:
         Raises
         ------
         OSError
-            The disk is full or not available; nothing of the record is in the file.
+            The disk is full or unavailable; the file contains nothing of the record.
         ValueError
             The file is closed.
         """
@@ -60,7 +60,7 @@ class AppendedFile:
         self._size += len(record)
 
     def mend_cut(self) -> int:
-        """Return by how many bytes somebody has shortened the file; the next record then begins a line of its own."""
+        """Return by how many bytes somebody has shortened the file; the next record then begins on a new line."""
         size = os.fstat(self._file.fileno()).st_size
         if (lost := self._size - size) <= 0:
             return 0
@@ -72,16 +72,16 @@ class AppendedFile:
         return lost
 
     def restore(self) -> bool:
-        """Write the file again if it was removed, or its folder; return whether it was.
+        """Write the file again if it, or its folder, was removed; return whether that was necessary.
 
-        If another file has taken its place, that one is kept beside it, with the suffix ``.other``.
+        If another file has taken its place, that file is kept beside it, with the suffix ``.other``.
 
         Raises
         ------
         OSError
-            It has no name any more, and cannot be written again.
+            The file no longer has a name, and cannot be written again.
         """
-        # By the number of its names: the numbers of files, which tell one from another, change on some network disks.
+        # Checked by the number of names: file numbers, which distinguish files, change on some network disks.
         has_name = os.fstat(self._file.fileno()).st_nlink > 0
         try:
             self.path.stat()
@@ -96,13 +96,13 @@ class AppendedFile:
         try:
             self._copy_back()
         except OSError:
-            if has_name:  # it was moved, and is written on there
+            if has_name:  # it was moved, and grows at its new place
                 return False
             raise
         return True
 
     def _copy_back(self) -> None:
-        """Write what the open file contains to a new one at the path, and go on there."""
+        """Copy the contents of the open file to a new one at the path, and continue there."""
         if self._torn:
             self._cut()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class AppendedFile:
         self._file.close()
 
     def _cut(self) -> None:
-        """Remove what is left of a record that could not be written."""
+        """Remove the remains of a record that could not be written."""
         self._file.truncate(self._size)
         self._file.seek(self._size)
         self._torn = False

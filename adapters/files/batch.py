@@ -1,4 +1,4 @@
-"""The files that a command reads: those of folders and patterns, each on its own."""
+"""Reads the files of a command, including those of folders and patterns, independently of each other."""
 
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,12 +9,12 @@ from ..formats import Columns, FileSpectrum, SpectrumFileError, read_spectra
 from .folder import is_ignored
 
 _NAMED = 3
-"""Number of files that a message names."""
+"""Number of files that a message lists."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What became of the files of a command."""
+    """The failures in a command's files."""
 
     refused: dict[Path, SpectrumFileError] = field(default_factory=dict)
     """Errors of the files that cannot be read."""
@@ -23,10 +23,10 @@ class Batch:
 
 
 def expand(paths: Iterable[Path]) -> list[Path]:
-    """Return the files that the user names: files, the files of folders, and those that match a shell pattern.
+    """Return the files that the user names: files, files in folders, and files that match a shell pattern.
 
-    Folders within a folder are not searched; a link without a target and a pipe count as files, so that they are
-    refused with their reason.
+    Subfolders are not searched. A link without a target and a pipe count as files, so that they are refused with
+    their reason.
 
     Raises
     ------
@@ -61,13 +61,12 @@ def read_all(
     columns : mapping, optional
         As for :func:`read_spectra`.
     batch : Batch, optional
-        Gets the error of each file that cannot be read; the other files are read nevertheless. Without it, the first
-        error is raised.
+        Collects the errors of unreadable files; the other files are read. Without it, the first error is raised.
 
     Raises
     ------
     SpectrumFileError
-        A file cannot be read, or with ``batch``: none of the files.
+            A file cannot be read; with ``batch``, no file can be read.
     """
     good = False
     for path in files:
@@ -85,7 +84,7 @@ def read_all(
 
 
 def file_names(files: Sequence[Path]) -> dict[str, str]:
-    """Return the name of each file by its path, with its folder if files in several folders have one name.
+    """Return the name of each file by its path; the folder is added if several files have the same name.
 
     >>> file_names([Path("day1/NiO.dat"), Path("day2/NiO.dat"), Path("day2/CoO.dat")])
     {'day1/NiO.dat': 'day1/NiO.dat', 'day2/NiO.dat': 'day2/NiO.dat', 'day2/CoO.dat': 'CoO.dat'}
@@ -97,7 +96,7 @@ def file_names(files: Sequence[Path]) -> dict[str, str]:
 
 
 def reasons_of(refused: Mapping[Path, SpectrumFileError]) -> list[str]:
-    """Return a line for each reason, with the files that it concerns.
+    """Return a line for each reason, with the files that it applies to.
 
     >>> error = SpectrumFileError("a.txt: found an empty file")
     >>> reasons_of({Path("a.txt"): error, Path("b.txt"): SpectrumFileError("b.txt: found an empty file")})
@@ -107,7 +106,7 @@ def reasons_of(refused: Mapping[Path, SpectrumFileError]) -> list[str]:
 
 
 def by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a line for each reason, with the first names that it concerns and the number of the others.
+    """Return a line for each reason, with the first names that it applies to and the number of the others.
 
     >>> by_reason([(name, "found an empty file") for name in "abcde"])
     ['a, b, c and 2 more: found an empty file']

@@ -13,21 +13,21 @@ from .documents import FileSink
 PLAN = "convert"
 _SOURCE = "FILE"
 _DATA_KEYS = {"it": "itrans", "fluorescence": "ifluor", "iref": "irefer", "normalised": "norm"}
-"""Data keys by role, those of XDI's dictionary; the other roles are data keys themselves."""
+"""Data keys by role, from XDI's dictionary; other roles are data keys themselves."""
 
 
 class RunComposer:
     """Composes Bluesky runs of spectra, one after another.
 
     Spectra belong to one run as long as element, edge, sample and fields stay the same. The documents contain the
-    intensities if the file contains them and no points were averaged, else ``mu`` or ``norm``.
+    intensities if the file does and no points were averaged, otherwise ``mu`` or ``norm``.
 
     Parameters
     ----------
     element, edge, sample : str, optional
-        They replace those of the files.
+        Values that replace those in the files.
     names : mapping of str to str, optional
-        Names of files by their paths; the others have their own.
+        Names of files by their paths; other files keep their own names.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class RunComposer:
         }
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Go on with the open run of another composer."""
+        """Continue the open run of another composer."""
         if state is None:
             return
-        import event_model  # late, as everywhere here: it takes a second to import
+        import event_model  # imported late everywhere, since it takes a second
 
         start, counters = dict(state["start"]), dict(state["counters"])
         uid, begun = start.pop("uid"), start.pop("time")
@@ -116,7 +116,7 @@ class RunComposer:
 
 
 def table_documents(table: ColumnTable) -> Iterator[Document]:
-    """Yield a run of one Event that holds the columns of a file under their own names."""
+    """Yield a run with one Event that holds the columns of a file under their own names."""
     import event_model
 
     metadata = {"plan_name": PLAN} | {name: known for name in ("element", "edge") if (known := table.known.get(name))}
@@ -132,7 +132,7 @@ def table_documents(table: ColumnTable) -> Iterator[Document]:
 
 
 def columns_of(spectrum: FileSpectrum) -> dict[str, Array]:
-    """Return the columns, each (M,), from which the agent computes this spectrum, by role; energies in eV."""
+    """Return the columns, (M,) each, from which the agent computes this spectrum, by role; energies in eV."""
     channels, columns = spectrum.channels, {"energy": spectrum.energy}
     needed = {"transmission": ("i0", "it"), "fluorescence": ("i0", "fluorescence")}.get(spectrum.formula, ())
     if needed and all(role in channels for role in needed):
@@ -152,7 +152,7 @@ class ConversionSummary:
     spectra: int = 0
     runs: int = 0
     flaws: list[str] = field(default_factory=list)
-    """Spectra that the agent will set aside, with the reason."""
+    """Spectra that the agent will set aside, with the reasons."""
     interrupted: bool = False
     """Whether Ctrl-C ended the conversion."""
     notes: list[str] = field(default_factory=list)
@@ -170,7 +170,7 @@ def convert(
 ) -> ConversionSummary:
     """Write the spectra of files as documents, each as soon as it is read.
 
-    After an error the open run is closed with the exit status ``abort``; Ctrl-C closes it with ``success``.
+    After an error the open run is closed with the exit status ``abort``, after Ctrl-C with ``success``.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def _key(array: Array, units: str) -> dict[str, Any]:
 
 
 def moment_of(spectrum: FileSpectrum) -> float:
-    """Return the start of the scan, Unix s; if the file does not contain it, the file's last change."""
+    """Return the start of the scan, Unix s; if the file does not state it, the time of the file's last change."""
     if spectrum.time is not None:
         return spectrum.time
     try:

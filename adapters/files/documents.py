@@ -23,14 +23,14 @@ _EXPECTED = "expected a documents file: .jsonl (a line [name, doc] each) or .msg
 
 
 class DocumentFileError(InputError):
-    """A file without documents; the message names the file, what was found and what is expected."""
+    """A file does not contain documents; the message states the file, what was found and what is expected."""
 
 
 class FileSource:
     """The documents of a file, in their order.
 
     A line or record that is not a document, such as an incomplete last one, is skipped and counted in ``malformed``.
-    After damage within a ``.msgpack`` the rest of the file cannot be separated into records and counts as one.
+    After damage within a ``.msgpack``, the rest of the file cannot be separated into records and counts as one.
 
     Parameters
     ----------
@@ -40,15 +40,15 @@ class FileSource:
     Raises
     ------
     DocumentFileError
-        The file is missing, empty, a folder or of another format; or, at the end of the iteration, the file contains
-        no document.
+        The file is missing, empty, a folder, or in another format; or, at the end of the iteration, it contained no
+        document.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.malformed = 0
         self.position: dict[str, Any] = {}
-        """Byte after the latest document, as ``offset``."""
+        """Offset of the byte after the latest document, as ``offset``."""
         self._closed = False
         if self.path.is_dir():
             raise DocumentFileError(f"{self.path}: found a folder, {_EXPECTED}")
@@ -82,12 +82,12 @@ class FileSource:
             raise DocumentFileError(f"{self.path}: found no document, {_EXPECTED}")
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on after the document with this position; malformed lines are then numbered from there.
+        """Continue after the document with this position; malformed lines are then numbered from there.
 
         Raises
         ------
         DocumentFileError
-            The file is shorter: it is another one.
+            The file is shorter, and thus another one.
         """
         if (offset := int(position.get("offset", 0))) > self._size:
             detail = (
@@ -97,7 +97,7 @@ class FileSource:
         self.position = dict(position)
 
     def close(self) -> None:
-        """End the iteration before its next document."""
+        """End the iteration before the next document."""
         self._closed = True
 
     def _lines(self, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
@@ -106,7 +106,7 @@ class FileSource:
             offset += len(line)
             self.position = {"offset": offset}
             text = line.lstrip(b"\0")
-            if len(text) < len(line):  # what is written on at its old place leaves zeros before it
+            if len(text) < len(line):  # text written at a file's old end leaves zeros before it
                 detail = f"{len(line) - len(text)} zero bytes: the file was cut while it was written"
                 self._skip(f"line {number}", detail)
             if not text.strip():
@@ -122,7 +122,7 @@ class FileSource:
         problems: list[str] = []
 
         def numpy_or_problem(obj: dict[Any, Any]) -> Any:
-            # An exception in the hook would leave the unpacker in the middle of the record.
+            # An exception in the hook would leave the unpacker in the middle of a record.
             try:
                 return numpy_from_msgpack(obj)
             except Exception as error:  # numpy raises many types of exception on a damaged dtype
@@ -169,7 +169,7 @@ class FileSink:
     path : str or Path
         A .jsonl or .msgpack file.
     append : bool
-        Whether the documents follow those of an existing file, instead of replacing them.
+        Whether to append to an existing file instead of replacing it.
     fsync : bool
         Whether each document is on the disk when the call returns.
 
@@ -198,7 +198,7 @@ class FileSink:
         ValueError
             The sink is closed.
         OSError
-            The disk is full or not available; nothing of the document is in the file.
+            The disk is full or unavailable; the file contains nothing of the document.
         """
         self.write(self.encode(name, doc))
 
@@ -208,15 +208,15 @@ class FileSink:
         return to_msgpack(pair) if self._format == "msgpack" else to_json_line(pair)
 
     def write(self, record: bytes) -> None:
-        """Append a record of :meth:`encode`; errors are those of calling the sink."""
+        """Append a record from :meth:`encode`; raises the same errors as a call of the sink."""
         self._file.write(record)
 
     def restore(self) -> bool:
-        """Write the file again if it was removed, as :meth:`AppendedFile.restore`."""
+        """Write the file again if it was removed, as :meth:`AppendedFile.restore` does."""
         return self._file.restore()
 
     def mend_cut(self) -> int:
-        """Return by how many bytes somebody has shortened the file, as :meth:`AppendedFile.mend_cut`."""
+        """Return by how many bytes somebody has shortened the file, as :meth:`AppendedFile.mend_cut` does."""
         return self._file.mend_cut()
 
     def close(self) -> None:

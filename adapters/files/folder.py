@@ -1,4 +1,4 @@
-"""A folder that a beamline fills: its files, each as soon as it is complete."""
+"""Watches a folder that a beamline fills, and reads each file as soon as it is complete."""
 
 import fnmatch
 import hashlib
@@ -17,14 +17,14 @@ from .conversion import RunComposer, moment_of
 log = get_logger()
 
 IGNORED_SUFFIXES = (".tmp", ".part", ".partial", ".swp", ".lock", "~", ".jsonl", ".msgpack")
-"""Suffixes of files that are being copied or edited, and of documents."""
+"""Suffixes of files being copied or edited, and of documents."""
 SETTLE_PAUSES = 3.0
-"""A file that grows point by point must rest this many times as long as between two points."""
+"""Factor by which the rest of a file that grows point by point must exceed the time between its points."""
 MAX_PAUSE_SETTLE_S = 60.0
-"""Upper limit of that time, s; ``settle_s`` may be longer."""
+"""Upper limit of this rest, s; ``settle_s`` may be longer."""
 
 State = tuple[int, int, int]
-"""Inode, size in bytes, time of the last change in ns."""
+"""Inode, size in bytes, and time of the last change in ns."""
 
 
 @dataclass(slots=True)
@@ -33,30 +33,30 @@ class _Seen:
     since: float
     """Time since which the state is unchanged, s."""
     rested: float = 0.0
-    """How long the file was unchanged before it last grew, s."""
+    """Duration for which the file was unchanged before it last grew, s."""
     pause: float = 0.0
-    """The shorter of the last two such times, s, so that a file written in two parts is not waited for."""
+    """Shorter of the last two such durations, s, so that a file written in two parts causes no long wait."""
     early: bool = False
-    """Whether the file was in this state at the first poll."""
+    """Whether the file was already in this state at the first poll."""
     processed: bool = False
     """Whether the file was read or refused in this state."""
     yielded: frozenset[bytes] = frozenset()
-    """Digests of the spectra that it contained when it was last yielded."""
+    """Digests of the file's spectra when it was last yielded."""
     before: frozenset[bytes] = frozenset()
-    """Those of the time before."""
+    """Digests of its spectra when it was yielded before that."""
     new: list[bytes] = field(default_factory=list)
-    """Digests of the spectra that were then new, in order."""
+    """Digests of the spectra that were new then, in order."""
     waits: str = ""
-    """Why the file is waited for; empty once it is read."""
+    """Why the watch waits for the file; empty once it is read."""
 
 
 class FolderWatch:
     """The state of a folder's files.
 
-    A file is complete when it has not changed for ``settle_s``, or for ``SETTLE_PAUSES`` times the pause between its
-    points, and can be read to its end: no spectrum ends early, and at least one has enough points. An incomplete file
-    waits until it changes; a file that cannot be opened is tried again. Of a changed file only the new spectra are
-    yielded, such as an appended scan. A renamed file is not yielded again.
+    A file is complete if it has not changed for ``settle_s``, or for ``SETTLE_PAUSES`` times the pause between its
+    points, and if it can be read to its end: no spectrum ends early, and at least one has enough points. An
+    incomplete file waits until it changes; a file that cannot be opened is tried again. If a file changes, only its
+    new spectra, such as an appended scan, are yielded. A renamed file is not yielded again.
 
     Parameters
     ----------
@@ -110,25 +110,25 @@ class FolderWatch:
                     yield self.folder / name, spectra
 
     def age_s(self, name: str) -> float:
-        """Return how long ago a file was written that was there at the first poll, s; 0 of one that came later."""
+        """Return the age, s, of a file that was present at the first poll; 0 for a file that came later."""
         seen = self._seen[name]
         return max(0.0, time.time() - seen.state[2] / 1e9) if seen.early else 0.0
 
     def state(self, name: str, processed: int) -> list[Any]:
-        """Return what :meth:`restore` needs of a file of which so many of the new spectra were processed."""
+        """Return the state of a file for :meth:`restore`, after ``processed`` of its new spectra were processed."""
         seen = self._seen[name]
         digests = [digest.hex() for digest in (*seen.before, *seen.new[:processed])]
         return [seen.state, digests, processed == len(seen.new)]
 
     def restore(self, name: str, state: Sequence[Any]) -> None:
-        """Take a file for processed as far as another watch had processed it."""
+        """Treat a file as processed as far as another watch had processed it."""
         (inode, size, changed), digests, complete = state
         yielded = frozenset(map(bytes.fromhex, digests))
         self._seen[name] = _Seen((inode, size, changed), 0.0, early=True, processed=complete, yielded=yielded)
 
     @property
     def unread(self) -> dict[str, str]:
-        """Names of the files that are not read in their present state, with the reasons."""
+        """Names of the files that are unread in their present state, with the reasons."""
         return {
             name: seen.waits or "still being written"
             for name, seen in self._seen.items()
@@ -136,11 +136,11 @@ class FolderWatch:
         }
 
     def _new(self, path: Path, seen: _Seen, now: float) -> list[FileSpectrum]:
-        """Return the new spectra of a file; an empty list if it is incomplete, which is logged."""
+        """Return the new spectra of a file; empty if it is incomplete, which is logged."""
         try:
             spectra = read_spectra(path, columns=self._columns)
         except SpectrumFileError as error:
-            if isinstance(error.__cause__, OSError):  # a locked file or a missing share: try again without a change
+            if isinstance(error.__cause__, OSError):  # a locked file or a missing share: tried again without a change
                 seen.processed, seen.pause, seen.since = False, now - seen.since, now
             reason = str(error).removeprefix(f"{path}: ")
             if reason != seen.waits:
@@ -153,7 +153,7 @@ class FolderWatch:
             seen.waits = "; ".join(broken) or str(flaws[0])
             log.info("waiting for file", file=str(path), reason=seen.waits)
             return []
-        if _state(path) != seen.state:  # changed during reading: the next poll sees its new state
+        if _state(path) != seen.state:  # changed while being read; the next poll sees its new state
             seen.processed = False
             return []
         seen.waits = ""
@@ -184,7 +184,7 @@ class FolderWatch:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file of this name is hidden, is being copied or edited, or contains documents."""
+    """Return whether a file with this name is hidden, is being copied or edited, or contains documents."""
     return name.startswith(".") or name.lower().endswith(IGNORED_SUFFIXES)
 
 
@@ -198,7 +198,7 @@ def _state(file: Path | os.DirEntry[str]) -> State | None:
 
 
 def _digest(spectrum: FileSpectrum) -> bytes:
-    """Return a digest of the spectrum's data and metadata, independent of its place in the file."""
+    """Return a digest of the spectrum's data and metadata that does not depend on its place in the file."""
     metadata = (spectrum.element, spectrum.edge, spectrum.sample, spectrum.title, spectrum.time, len(spectrum.mu))
     digest = hashlib.blake2b(repr(metadata).encode(), digest_size=16)
     for column in (spectrum.energy, spectrum.mu, spectrum.reference):
@@ -268,10 +268,10 @@ class FolderSource:
     folder, pattern, settle_s, poll_s, columns
         As for :func:`watch`.
     element, edge, sample : str, optional
-        They replace those of the files.
+        Values that replace those in the files.
     once : bool
-        Whether to end with the files that are there now, in the order in which they were measured. They then count as
-        new, however old they are.
+        Whether to end with the files that are present now, in the order of measurement. They then count as new,
+        whatever their age.
 
     Raises
     ------
@@ -300,9 +300,9 @@ class FolderSource:
         self._once = once
         self._files = _once(self._watch) if once else _follow(self._watch, poll_s, self._stop)
         self.position: dict[str, Any] = {}
-        """The open run after the latest document, as ``run``, and the processed part of its file, by name."""
+        """The open run after the latest document, as ``run``, and the processed part of its file, by file name."""
         self.age_s = 0.0
-        """Time since the latest document's file was written, s, if it was there when the iteration began; else 0."""
+        """Age of the latest document's file, s, if it was present when the iteration began; otherwise 0."""
 
     def __iter__(self) -> Iterator[Document]:
         for path, spectra in self._files:
@@ -320,7 +320,7 @@ class FolderSource:
             yield document
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on after the document with this position."""
+        """Continue after the document with this position."""
         self._composer.restore(position.get("run"))
         for key, state in position.items():
             if key.startswith("file "):
@@ -328,7 +328,7 @@ class FolderSource:
 
     @property
     def unread(self) -> dict[str, str]:
-        """Names of the files that are not read, with the reasons; to be asked after the iteration."""
+        """Names of the unread files, with the reasons; to be read after the iteration."""
         return self._watch.unread
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Spectra of files as frames, the same that the agent assembles from their documents."""
+"""Converts spectra of files to frames, equal to those that the agent assembles from their documents."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,9 @@ from .conversion import columns_of
 
 
 def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
-    """Return the measured spectrum as frame ``number``, or why it cannot be one.
+    """Return the measured spectrum as frame ``number``, or the reason why it cannot be a frame.
 
-    The detectors are checked as those of a stream. A series is the spectra of one sample in one folder that are
+    The detectors are checked like those of a stream. A series holds the spectra of one sample in one folder that were
     measured in the same way.
 
     Parameters
@@ -62,7 +62,7 @@ def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Fram
 
 
 def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
-    """Return the computed spectrum as frame ``number`` with the points of the file, or why it cannot be one.
+    """Return the computed spectrum as frame ``number`` on the file's points, or the reason why it cannot be one.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def computed_frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings
     Frame or Refusal
     """
     known = np.flatnonzero(~np.isnan(spectrum.mu))
-    if len(known):  # an aligned spectrum may end before the others of its file
+    if len(known):  # an aligned spectrum may end before others in its file
         end = int(known[-1]) + 1
         spectrum = replace(spectrum, energy=spectrum.energy[:end], mu=spectrum.mu[:end])
     if refusal := flaw(spectrum):

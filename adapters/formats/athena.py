@@ -55,7 +55,7 @@ class _Group:
     args: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     flaws: dict[str, str] = field(default_factory=dict)
-    """Why a part of the group cannot be read, by the name of the part."""
+    """Why parts of the group cannot be read, by the name of the part."""
 
 
 class _BrokenError(ValueError):
@@ -160,7 +160,7 @@ def _spectra(
 
 
 def _foils(groups: Sequence[_Group], by_key: Mapping[str, _Group]) -> set[str]:
-    """Return the reference channels: of two groups that refer to each other, the one labelled Ref, else the later."""
+    """Return the reference channels: of two groups that refer to each other, the one labelled Ref, or the later."""
     foils: set[str] = set()
     for group in groups:
         tied = by_key.get(str(group.args.get("reference") or ""))
@@ -173,7 +173,7 @@ def _foils(groups: Sequence[_Group], by_key: Mapping[str, _Group]) -> set[str]:
 
 
 def _number_repetitions(groups: Sequence[_Group]) -> None:
-    """Give each group a key of its own, because a project may contain one group several times."""
+    """Give each group its own key, because a project may contain a group several times."""
     taken: set[str] = set()
     for group in groups:
         name, number = group.key, 1
@@ -220,7 +220,7 @@ def _from_json(text: TextFile) -> list[_Group]:
 
 
 def _read_part(group: _Group, name: str, read: Callable[[], Any], place: str = "") -> None:
-    """Read the arguments or an array of a group, or record why they cannot be read."""
+    """Read the arguments or an array of a group, or record why this failed."""
     try:
         if name == "args":
             group.args = read()
@@ -335,7 +335,7 @@ def _pairs(values: Any) -> dict[str, Any]:
 
 
 def _check_shift(args: Mapping[str, Any]) -> None:
-    """Refuse a shift of the energies that is not a number: without it the energies are wrong."""
+    """Refuse an energy shift that is not a number, since without it the energies are wrong."""
     shift = args.get("bkg_eshift")
     if shift not in (None, "") and _number(args, "bkg_eshift", math.nan) != _number(args, "bkg_eshift"):
         raise _BrokenError(f"found bkg_eshift {shift!r}, expected a number")

@@ -1,4 +1,4 @@
-"""Which columns of a file are energy, intensities or absorption: those that the caller names, else by their names."""
+"""Finds the columns of energy, intensities and absorption in a file: as the caller names them, or by their names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from .energy import spacing_in_angstrom
 Columns = Mapping[str, "str | int | Sequence[str | int]"]
 """Names or numbers (from 1) of columns by role; ``fluorescence`` may name several, which are summed.
 
-``d_spacing`` is no role: its value is the d spacing of the monochromator's crystal, Å, with which the energies are
-computed of angles.
+``d_spacing`` is not a role: its value is the d spacing of the monochromator's crystal, Å, with which angles are
+converted to energies.
 """
 
 D_SPACING = "d_spacing"
@@ -26,7 +26,7 @@ _NO_ENERGY = re.compile(
 
 
 class AmbiguousColumnError(ValueError):
-    """A role that several columns match, or a named column or role that does not exist."""
+    """Several columns match a role, or a named column or role does not exist."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ def by_role(wanted: Columns | None) -> dict[str, list[str | int]]:
     ------
     AmbiguousColumnError
         A role is unknown, is given in two spellings, or has several columns that are not summed; or the d spacing is
-        no length.
+        not a length.
     """
     columns: dict[str, list[str | int]] = {}
     given_spacing(wanted)
@@ -120,12 +120,12 @@ def by_role(wanted: Columns | None) -> dict[str, list[str | int]]:
 
 
 def given_spacing(wanted: Columns | None) -> str:
-    """Return the d spacing that the caller gives, as a text in Å; empty without one.
+    """Return the d spacing that the caller gives, as a text in Å; empty if none is given.
 
     Raises
     ------
     AmbiguousColumnError
-        It is no length of a crystal.
+        It is not the length of a crystal's d spacing.
     """
     given = (wanted or {}).get(D_SPACING, "")
     parts = [given] if isinstance(given, str | int) else list(given)
@@ -136,18 +136,18 @@ def given_spacing(wanted: Columns | None) -> str:
 
 
 def angle_column(names: Sequence[str]) -> int | None:
-    """Return the index of the monochromator's angle, or None unless exactly one column has such a name."""
+    """Return the index of the monochromator's angle; None unless exactly one column has such a name."""
     places = [i for i, name in enumerate(names) if _ANGLE.fullmatch(plain_name(name))]
     return places[0] if len(places) == 1 else None
 
 
 def match_absorption(name: str) -> bool:
-    """Whether a column has a usual name of μ, in transmission or fluorescence."""
+    """Return whether a column has a usual name of μ, in transmission or fluorescence."""
     return bool(name and match_synonyms("mu", [name], in_files=True))
 
 
 def may_be_measured(name: str) -> bool:
-    """Whether a column of this name may contain energies or an absorption, although the name does not say so."""
+    """Return whether a column with this name may contain energies or an absorption that the name does not mention."""
     return not _NO_ENERGY.fullmatch(plain_name(name))
 
 

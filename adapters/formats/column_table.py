@@ -1,4 +1,4 @@
-"""The columns of a scan, and the spectrum that is computed from them."""
+"""The columns of a scan, and the spectrum computed from them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class ColumnTable:
 
     path: Path
     columns: Sequence[Array]
-    """Each (M,)."""
+    """Columns, (M,) each."""
     labels: Sequence[str] = ()
     """Labels of the columns with their units; empty if the file does not name them."""
     units: Sequence[str] = ()
@@ -62,7 +62,7 @@ class ColumnTable:
     """Lines above the table."""
 
     def named(self) -> dict[str, tuple[Array, str]]:
-        """Return each column with its unit, by its name or, without one, by its number from 1."""
+        """Return each column with its unit, by its name or, if it has none, by its number from 1."""
         names, units = _names(self)
         columns = zip(names, self.columns, units, strict=True)
         return {name or str(k): (column, unit) for k, (name, column, unit) in enumerate(columns, 1)}
@@ -71,9 +71,9 @@ class ColumnTable:
 def spectra_in(table: ColumnTable, wanted: Columns | None = None) -> list[FileSpectrum]:
     """Return the spectra of a table's columns, one for each sweep of the energy.
 
-    μ is a column of the table, or else ln(I0/It) or If/I0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
-    and 3), or else a normalised column; the reference is ln(It/Iref). Neighbouring points at one energy are averaged,
-    and the points of one sweep are sorted by energy.
+    μ is a column of the table, or otherwise ln(I0/It) or If/I0 (Newville, Rev. Mineral. Geochem. 78, 33 (2014), eqs 2
+    and 3), or otherwise a normalised column; the reference is ln(It/Iref). Neighbouring points at one energy are
+    averaged, and the points of one sweep are sorted by energy.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def assemble(
     notes: Sequence[str] = (),
     **known: Any,
 ) -> list[FileSpectrum]:
-    """Return the spectra of columns by role, one for each sweep of the energy, as a stream has them.
+    """Return the spectra of columns by role, one for each sweep of the energy, as a stream would give them.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def absorption(channels: Mapping[str, Array], formula: Formula) -> Array:
 
 
 def _formula(channels: Mapping[str, Array]) -> Formula | None:
-    """Return how μ is computed: from the first available of μ, transmission, fluorescence, normalised μ."""
+    """Return the formula of μ: the first available of μ, transmission, fluorescence, normalised μ."""
     if "mu" in channels:
         return "mu"
     if "i0" in channels and "it" in channels:
@@ -276,7 +276,7 @@ def _formula(channels: Mapping[str, Array]) -> Formula | None:
 
 
 def _doubts(table: ColumnTable, energy: Array, place: int | None, channels: Mapping[str, Array]) -> tuple[str, ...]:
-    """Return notes on numbers that are damaged, as far as the file itself shows it."""
+    """Return notes on damaged numbers, as far as the file itself reveals them."""
     return (
         *doubt_points(table.header, len(energy)),
         *doubt_range(table.header, energy),
@@ -286,9 +286,9 @@ def _doubts(table: ColumnTable, energy: Array, place: int | None, channels: Mapp
 
 
 def _transmission_or_fluorescence(channels: Mapping[str, Array]) -> tuple[Formula, str]:
-    """Return how μ is computed if both are recorded, and a note with a place for the command.
+    """Return the formula of μ if both signals are recorded, and a note that names the command to change it.
 
-    A sample without a usable beam behind it, such as a thick one, is measured in fluorescence.
+    A sample without a usable transmitted beam, such as a thick one, is measured in fluorescence.
     """
     currents, _ = turn_negative_currents(channels)
     dark, points = np.count_nonzero(~np.isfinite(absorption(currents, "transmission"))), len(channels["it"])
@@ -298,7 +298,7 @@ def _transmission_or_fluorescence(channels: Mapping[str, Array]) -> tuple[Formul
 
 
 def _other_absorptions(names: Sequence[str], choice: ColumnChoice) -> list[str]:
-    """Return the names of further columns of absorption, such as that from fluorescence beside transmission."""
+    """Return the names of further absorption columns, such as fluorescence beside transmission."""
     chosen = choice.places.get("mu", [])
     return [name for i, name in enumerate(names) if chosen and i not in chosen and match_absorption(name)]
 
@@ -318,8 +318,8 @@ def _energies(
 ) -> tuple[Array | None, int | None, tuple[str, ...]]:
     """Return the energies, (M,) eV, the index of their column, and notes on guesses.
 
-    Numbers without a unit in a column of another name than that of an angle or an energy are angles only if the
-    caller gives the d spacing.
+    Numbers without a unit, in a column whose name is neither that of an angle nor that of an energy, are angles only
+    if the caller gives the d spacing.
     """
     if places := choice.places.get("energy"):
         (place,) = places
@@ -347,13 +347,13 @@ def _energies(
 
 
 def _may_be_energies(name: str, values: Array) -> bool:
-    """Whether a column may contain energies: in eV, or in keV (which lengths in Å resemble) if its name permits."""
+    """Return whether a column may hold energies: in eV, or in keV (similar to lengths in Å) if its name allows."""
     unit = None if re.search(r"ring|current|machine|volt|press", name, re.I) else looks_like_energy(values)
     return unit == "eV" or (unit == "keV" and re.match(r"[eé]|x?$", name, re.I) is not None)
 
 
 def _may_be_angles(table: ColumnTable, units: Sequence[str], place: int) -> bool:
-    """Whether a column without a unit may contain Bragg angles in degrees."""
+    """Return whether a column without a unit may contain Bragg angles in degrees."""
     values = table.columns[place]
     return not units[place] and looks_like_energy(values) != "eV" and bool(((values > 0) & (values < 90)).all())
 
@@ -381,16 +381,16 @@ def _summary(table: ColumnTable, names: Sequence[str], choice: ColumnChoice) -> 
 
 
 def _may_be_absorption(table: ColumnTable, names: Sequence[str], choice: ColumnChoice, place: int) -> bool:
-    """Whether the only column beside the energies may be the absorption.
+    """Return whether the only column beside the energies may be the absorption.
 
-    It has no role, and its name is not that of another quantity.
+    It has no role, and its name does not denote another quantity.
     """
     known = {place for places in (*choice.places.values(), *choice.doubts.values()) for place in places}
     return place not in known and may_be_measured(names[place]) and bool(np.isfinite(table.columns[place]).any())
 
 
 def _in_order(energy: Array, channels: Mapping[str, Array]) -> tuple[Array, Mapping[str, Array], int]:
-    """Sort the points of one sweep by energy, with the judgement of a stream on what is one sweep.
+    """Sort the points of one sweep by energy, with the same definition of a sweep as for streams.
 
     Returns
     -------

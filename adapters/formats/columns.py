@@ -1,4 +1,4 @@
-"""Text columns, XDI among them, and the files of SSRL's collector.
+"""Reads text columns, including XDI, and the files of SSRL's collector.
 
 XDI: B. Ravel, M. Newville, J. Phys.: Conf. Ser. 712, 012148 (2016), doi 10.1088/1742-6596/712/1/012148.
 """
@@ -60,12 +60,12 @@ def read_columns(path: Path, text: TextFile, wanted: Columns | None = None) -> l
 
 
 def _counts_rows(column: Array) -> bool:
-    """Whether a column is an index of the rows, from 0 or 1, or contains no numbers at all."""
+    """Return whether a column is an index of the rows, from 0 or 1, or contains no numbers."""
     return bool(np.isnan(column).all() or (column[0] in (0, 1) and (np.diff(column) == 1).all()))
 
 
 def is_ssrl_binary(raw: bytes) -> bool:
-    """Whether the bytes begin like a binary file of SSRL's collector: its name, in records that end with zeros."""
+    """Return whether the bytes begin like a binary file of SSRL's collector: its name, in zero-terminated records."""
     return bool(_COLLECTOR.match(raw[:40].decode("latin-1"))) and b"\0" in raw[:80]
 
 

@@ -1,4 +1,4 @@
-"""Signs that the numbers of a text file are damaged: in what it states twice or announces, and in its patterns."""
+"""Finds signs of damaged numbers in a text file: contradictions to repeated or announced values, broken patterns."""
 
 import re
 from collections import Counter
@@ -13,13 +13,13 @@ from ...agent.types import Array
 Indices = NDArray[np.intp]
 
 MIN_ROWS = 10
-"""Least number of rows in which a pattern is sought."""
+"""Smallest number of rows in which a pattern is sought."""
 SAMPLED = 200_000
 """Largest number of values whose texts are compared."""
 _FEW = 3
-"""Largest number of places that break a pattern; more are a pattern of their own."""
+"""Largest number of exceptions from a pattern; more are a pattern of their own."""
 _SPIKE = 0.25
-"""Largest ratio of all other bends of a curve to that at a spike."""
+"""Largest ratio of any other bend of a curve to the bend at a spike."""
 _POINTS = re.compile(
     r"\b(?:n_?points|num_?points|npts|npt|number of (?:data )?points|(?:data )?points collected)"
     r"\s*[=:]\s*(\d+)(?![\d.,])",
@@ -32,7 +32,7 @@ _WAVE_NUMBER_EV = 3.80998
 
 
 def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
-    """Return notes on rows that are written differently from all others, and on rows that stand twice.
+    """Return notes on rows that are written differently from all others, and on repeated rows.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
 
 
 def doubt_points(header: Sequence[str], rows: int) -> tuple[str, ...]:
-    """Return a note if the header states another number of points than the table has rows."""
+    """Return a note if the header states another number of points than the table has."""
     stated = {int(found) for line in header for found in _POINTS.findall(line)}
     if len(stated) != 1 or rows in stated:
         return ()
@@ -68,7 +68,7 @@ def doubt_points(header: Sequence[str], rows: int) -> tuple[str, ...]:
 
 
 def doubt_range(header: Sequence[str], energy: Array) -> tuple[str, ...]:
-    """Return a note if the energies begin or end elsewhere than the regions of a scan (GSECARS) in the header."""
+    """Return a note if the energies begin or end elsewhere than the header's scan regions (GSECARS)."""
     regions = [match for line in header if (match := _REGION.match(line))]
     edge = next((float(match[1]) for line in header if (match := _E0.match(line))), None)
     if not regions or edge is None or not np.isfinite(energy).all():
@@ -87,7 +87,7 @@ def doubt_range(header: Sequence[str], energy: Array) -> tuple[str, ...]:
 
 
 def doubt_energies(energy: Array) -> tuple[str, ...]:
-    """Return a note on a few steps of the energy that are unlike their neighbours, as a lost row leaves.
+    """Return a note on a few energy steps unlike their neighbours, such as those left by a lost row.
 
     Parameters
     ----------
@@ -116,9 +116,9 @@ def doubt_energies(energy: Array) -> tuple[str, ...]:
 
 
 def doubt_columns(columns: Sequence[Array], energy: int | None, channels: Mapping[str, Array]) -> tuple[str, ...]:
-    """Return notes on values that contradict other columns of their row, or their neighbours by far.
+    """Return notes on values that contradict other columns of their row, or deviate far from their neighbours.
 
-    The energy is often recorded twice (requested and achieved), and μ beside its intensities.
+    Energies are often recorded twice (requested and achieved), and μ beside its intensities.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def doubt_columns(columns: Sequence[Array], energy: int | None, channels: Mappin
 
 
 def _repetitions(columns: Sequence[Array], energy: int | None) -> list[int]:
-    """Return the indices of columns that repeat the energies or angles, such as the requested ones."""
+    """Return the indices of columns that repeat the energies or angles, such as requested values."""
     if energy is None or len(columns[energy]) < MIN_ROWS:
         return []
     scan = columns[energy]
@@ -172,9 +172,9 @@ def _odd_ones(difference: Array, least: float) -> Indices:
 
 
 def _spike(values: Array) -> int | None:
-    """Return the index of the only value that stands out of the curve through its neighbours, or None.
+    """Return the index of the only value that stands out from the curve through its neighbours, or None.
 
-    It bends the curve there, and half as much and against it on both sides, by much more than elsewhere.
+    It bends the curve at its place, and half as much in the opposite sense on both sides, far more than elsewhere.
     """
     if len(values) < MIN_ROWS or not np.isfinite(values).all():
         return None
@@ -189,9 +189,9 @@ def _spike(values: Array) -> int | None:
 
 
 def _odd_digits(numbers: Sequence[str]) -> list[int]:
-    """Return the indices of a few numbers with other counts of decimals, or of digits, than all others in a column.
+    """Return the indices of a few numbers with unusual counts of decimals or digits in a column.
 
-    The column has a fixed count, as zeros at the end show.
+    Zeros at the ends of numbers show that the column has a fixed count.
     """
     parts = [number.lower().replace("d", "e").partition("e")[0].strip("+-").partition(".") for number in numbers]
     zeros = [bool(part[2]) and part[2][-1] == "0" for part in parts]
@@ -205,7 +205,7 @@ def _odd_digits(numbers: Sequence[str]) -> list[int]:
 
 
 def _few(counts: Sequence[int], zeros: Sequence[bool]) -> list[int]:
-    """Return the indices of a few counts unlike the usual one, with which a number that ends in zero is written."""
+    """Return the indices of a few counts unlike the usual one; numbers ending in zero must have the usual count."""
     usual, often = Counter(counts).most_common(1)[0]
     fixed = usual > 0 and any(zero and count == usual for zero, count in zip(zeros, counts, strict=True))
     if not fixed or often < MIN_ROWS or not 0 < len(counts) - often <= _FEW:

@@ -9,7 +9,7 @@ from ...agent.types import HC_EV_ANGSTROM, Array
 XRAYS_EV = (100.0, 150_000.0)
 """Range of the energies of X-ray absorption spectra, eV."""
 XRAYS_KEV = (0.9, 45.0)
-"""The same range in keV, without values that may be an ultraviolet scan in eV."""
+"""Range of these energies in keV, without values that may be those of an ultraviolet scan in eV."""
 MAX_ENERGY_RATIO = 2.0
 """Largest ratio of a spectrum's highest to its lowest energy; wave numbers, times and indices exceed it."""
 
@@ -19,21 +19,21 @@ _OTHER_UNIT = re.compile(
     r"|[mcuµμnk]?m|a|å|ang(str[oö]ms?)?|[mµμun]?s(ec(onds?)?)?|[kmg]?hz|[mkµμu]?v(olts?)?|[mkµμunp]?amps?|[mµμunp]a"
     r"|[mg]ev|[mk]?j(oules?)?|hartrees?|ryd(bergs?)?|ry|%|k|.*[/^].*|.*-1"
 )
-"""Units of other quantities than X-ray energies; other words in brackets may belong to a column's name."""
+"""Units of quantities other than X-ray energies; other words in brackets may belong to a column's name."""
 _SPACING = re.compile(
     r"(\d+[.,]?\d*(?:e[+-]?\d+)?)\s*(å|a|ang(?:str[oö]ms?)?\.?|nm)?(?:\s*\([^)]*\))?(?:\s+#.*)?", re.I
 )
 
 
 class EnergyAxisError(ValueError):
-    """A column that cannot be converted to energies in eV."""
+    """A column cannot be converted to energies in eV."""
 
 
 def looks_like_energy(values: Array) -> str | None:
     """Return the unit, ``eV`` or ``keV``, in which the values may be energies of a spectrum; None if they cannot.
 
-    Energies are monotonic and positive, and their range is that of a spectrum. Angles of 10 to 15 degrees fulfil this
-    too, so that only columns without a telling name should be checked.
+    Energies are monotonic and positive, and their range is that of a spectrum. Angles of 10 to 15 degrees also
+    satisfy this, so that only columns without a telling name should be checked.
     """
     if len(values) < 2 or not np.isfinite(values).all():
         return None

@@ -1,4 +1,4 @@
-"""NeXus and other HDF5 files: arrays by paths that the caller names, by NXxas, or by their names.
+"""Reads NeXus and other HDF5 files: arrays at paths that the caller names, in NXxas, or by their names.
 
 NXxas is a NeXus application definition: an NXentry with ``definition`` NXxas, ``monochromator/energy``,
 ``incoming_beam/data``, ``absorbed_beam/data`` and the mode of the measurement.
@@ -29,13 +29,13 @@ SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 MAX_VALUES = 50_000_000
 """Largest number of values of one array."""
 MAX_TEXT = 1 << 16
-"""Largest length of a text of fixed length, bytes."""
+"""Largest size of a fixed-length text, bytes."""
 MAX_OBJECTS = 20_000
-"""Largest number of groups and arrays to visit."""
+"""Largest number of groups and arrays that are visited."""
 _EXPECTED = "expected NXxas, or energy and mu (or i0 and itrans) side by side, each (M,) or (N, M)"
 _HOW_TO_NAME = HOW_TO_NAME_COLUMNS.replace("…", "/path", 1).replace("…", "'/path'", 1)
 _LEAVES = ("data", "value", "raw", "readback")
-"""Generic names; the name of the parent group is used instead."""
+"""Generic names, replaced by the name of the parent group."""
 
 
 def read_hdf5(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
@@ -145,14 +145,14 @@ def _mode(entry: Node) -> str:
 
 
 def _is_mode(text: str) -> bool:
-    """Whether the text is a mode of detection; a monitor also has a mode: it counts by time or by monitor."""
+    """Return whether a text is a mode of detection; the mode of a monitor is its preset, time or monitor counts."""
     return any(word in text.lower() for word in ("trans", "fluo", "yield", "tey", "tfy", "pfy"))
 
 
 def _by_names(path: Path, root: Node, arrays: dict[str, Node]) -> dict[str, list[Node]] | None:
-    """Return the arrays by role: those of the group that contains energy and absorption, else of the whole entry.
+    """Return the arrays by role: those of the group with energy and absorption, otherwise of the whole entry.
 
-    Of several such groups, NeXus's ``default`` or else the only NXdata is used.
+    If there are several such groups, NeXus's ``default`` or otherwise the only NXdata counts.
     """
     inside = {name: array for name, array in arrays.items() if posixpath.commonpath([name, root.name]) == root.name}
     groups: dict[str, list[str]] = {}
@@ -174,7 +174,7 @@ def _by_names(path: Path, root: Node, arrays: dict[str, Node]) -> dict[str, list
 
 
 def _plotted(group: Node) -> dict[str, list[Node]] | None:
-    """Return energy and signal of an NXdata by its attributes ``axes`` and ``signal``."""
+    """Return energy and signal of an NXdata, according to its attributes ``axes`` and ``signal``."""
     if _class(group) != "NXdata":
         return None
     axes = group.attrs.get("axes", "")
@@ -187,7 +187,7 @@ def _plotted(group: Node) -> dict[str, list[Node]] | None:
 
 
 def _chosen(names: list[str], arrays: dict[str, Node]) -> dict[str, list[Node]] | None:
-    """Return the arrays by role, from their names or, for generic names, from those of their groups."""
+    """Return the arrays by role, from their names or, if these are generic, from the names of their groups."""
     roles = choose_columns([_own_name(name) for name in names]).places
     if "energy" not in roles or not (
         {"mu", "normalised"} & roles.keys() or ("i0" in roles and {"it", "fluorescence"} & roles.keys())
@@ -304,7 +304,7 @@ def _dataset(group: Node, name: str) -> Node | None:
 
 
 def _is_array(item: Node) -> bool:
-    """Whether a dataset is an array of numbers, (M,) or (N, M)."""
+    """Return whether a dataset is an array of numbers, (M,) or (N, M)."""
     return item.dtype.kind in "fiu" and len(item.shape or ()) in (1, 2) and int(item.size or 0) > 1
 
 

@@ -1,4 +1,4 @@
-"""The header of a text file: fields, labels of the columns, absorber, sample, time."""
+"""Reads the header of a text file: fields, labels of the columns, absorber, sample, time."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def without_mark(line: str) -> str:
 def labels(header: Sequence[str], count: int, indexed: bool = False) -> tuple[list[str], list[str]]:
     """Return labels and units of ``count`` columns; both are empty if the header does not contain them.
 
-    ``indexed`` tells whether the first column counts the rows, so that it may have no label.
+    ``indexed`` tells whether the first column counts the rows and may lack a label.
 
     The first of these that exists is used: XDI's ``Column.N:``, a numbered legend (``P1={Energy} -->``,
     ``1) Energy *``), or the last line with one word per column that names an energy or an absorption.
@@ -91,10 +91,10 @@ def _legend(header: Sequence[str]) -> list[str]:
 
 
 def _splits(line: str, count: int, indexed: bool) -> list[list[str]]:
-    """Return the line split into ``count`` words by each separator that yields so many.
+    """Return the line split into ``count`` words, for each separator that gives this number.
 
     Names may contain blanks, so that tabs are tried first. LabVIEW panels mark positioners by ``*``. The label of an
-    index may be empty or missing, as pandas and R write it.
+    index may be empty or missing, as in files of pandas and R.
     """
     written = re.sub(r"^[CL]\s+", "", without_mark(line))
     written = re.sub(r"\s+(?=[(\[])", "", written)  # keep a unit with its name
@@ -109,7 +109,7 @@ def _splits(line: str, count: int, indexed: bool) -> list[list[str]]:
 
 
 def _names_a_spectrum(words: Sequence[str]) -> bool:
-    """Whether one of the words names an energy or an absorption."""
+    """Return whether one of the words names an energy or an absorption."""
     choice = choose_columns([split_label(word)[0] for word in words])
     roles = choice.places.keys() | choice.doubts.keys()
     return "energy" in roles or bool({"i0", "mu", "normalised"} & roles and len(words) > 2)
@@ -140,7 +140,7 @@ def scan_metadata(header: Sequence[str]) -> dict[str, Any]:
 
 
 def no_foil(header: Sequence[str]) -> str:
-    """Return the line in which a header states that no reference foil is in place; empty without such a line."""
+    """Return the line in which a header states that no reference foil is in place; empty if there is none."""
     return find_no_foil({**_loose(header), **fields(header)}) or ""
 
 
@@ -154,7 +154,7 @@ def _loose(header: Sequence[str]) -> Mapping[str, str]:
 
 
 def timestamp(text: str) -> float | None:
-    """Return a date and time as Unix s, local time without a zone; None if the text is ambiguous.
+    """Return a date and time as Unix s; without a zone, it is local time. None if the text is ambiguous.
 
     >>> timestamp("2022-07-27T18:45:56Z"), timestamp("07/08/2022 18:45")
     (1658947556.0, None)

@@ -1,4 +1,4 @@
-"""Content of a file, decompressed if it is gzipped, up to a size limit."""
+"""Reads the content of a file, decompressed if it is gzipped, up to a size limit."""
 
 import zlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from .spectrum import SpectrumFileError
 
 MAX_BYTES = 1 << 29
-"""Largest size of a file and of a gzipped file's content: about ten million lines."""
+"""Largest size of a file, and of a gzipped file's content, bytes: about ten million lines."""
 _CHUNK = 1 << 20
 
 

@@ -1,4 +1,4 @@
-"""numpy archives: energy and μ as arrays of one or many spectra."""
+"""Reads numpy archives with energy and μ as arrays of one or many spectra."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ EXPECTED = "expected energy (M,) or (N, M) and mu or norm of (M,) or (N, M)"
 
 
 def read_npz(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return one spectrum per row, or several if the energy of the row turns.
+    """Return one spectrum per row, or several if the energy of a row turns.
 
     The archive contains ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), each (M,) or (N, M), and
-    optionally ``id`` (N,), ``reference`` and ``ir``. Energies below 45 are read as keV, which ``notes`` mention.
+    optionally ``id`` (N,), ``reference`` and ``ir``. Energies below 45 are taken for keV, which ``notes`` mention.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def read_npz(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
 def spectra_of(
     path: Path, columns: dict[str, Array], signal: str, ids: Sequence[str] | None = None, **known: Any
 ) -> list[FileSpectrum]:
-    """Return one spectrum per row of arrays, or several if the energy of the row turns.
+    """Return one spectrum per row of arrays, or several if the energy of a row turns.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _load(path: Path, wanted: Mapping[str, Sequence[str | int]]) -> tuple[dict[s
     """Return the arrays of an npz by role, and the names of all arrays."""
     names = {role: (*synonyms.spellings, role) for role, synonyms in SYNONYMS.items()} | {"id": ("id",)}
     names |= {role: (_key(path, role, columns),) for role, columns in wanted.items()}
-    if named := [role for role in SIGNALS if role in wanted]:  # then the other signals are not read
+    if named := [role for role in SIGNALS if role in wanted]:  # other signals are then not read
         names = {role: keys for role, keys in names.items() if role in named or role not in SIGNALS}
     # numpy does not close a file that it cannot read.
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Parquet tables of spectra: a spectrum per row, its points in columns of lists."""
+"""Reads Parquet tables of spectra: one spectrum per row, with its points in columns of lists."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ _BUFFER_BYTES = 1 << 20
 
 
 def read_parquet(path: Path, wanted: Columns | None = None) -> list[FileSpectrum]:
-    """Return all spectra of a table; as :func:`iterate_parquet`.
+    """Return all spectra of a table, as :func:`iterate_parquet` yields them.
 
     Raises
     ------
     SpectrumFileError
-        As for :func:`iterate_parquet`, or the table is too large to be read whole.
+        As for :func:`iterate_parquet`, or the table is too large to be read at once.
     """
     with _open(path) as table:
         _columns(path, table.schema_arrow, by_role(wanted))
@@ -59,13 +59,13 @@ def parquet_rows(path: Path, wanted: Columns | None = None) -> int:
 def iterate_parquet(
     path: Path, wanted: Columns | None = None, first: int = 0, stop: int | None = None
 ) -> Iterator[FileSpectrum]:
-    """Yield the spectra of rows ``first`` to ``stop``, or several of a row whose energy turns.
+    """Yield the spectra of rows ``first`` to ``stop``; a row whose energy turns gives several.
 
     The table has columns ``energy`` and ``mu`` (or ``norm``, or ``i0`` and ``it`` or ``if``), lists of M numbers in
     each row, and optionally ``reference``, ``id``, ``sample``, ``element``, ``edge``, ``title`` and ``time`` (Unix s
-    or a timestamp, local time without a zone). Energies below 45 are read as keV, which ``notes`` mention. ``row`` of
-    a spectrum is the row of the table, also of several spectra of one row. The memory does not depend on the size of
-    the table.
+    or a timestamp, local time without a zone). Energies below 45 are taken for keV, which ``notes`` mention. The
+    ``row`` of a spectrum is its row in the table, even if a row has several spectra. The memory needed does not
+    depend on the size of the table.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def iterate_parquet(
         The file is no Parquet table, has columns of other names or types, or pyarrow is not installed.
     """
     table = _open(path)
-    import pyarrow as pa  # after the message on what is not installed
+    import pyarrow as pa  # after the message on missing packages
 
     try:
         names = _columns(path, table.schema_arrow, by_role(wanted))
@@ -129,7 +129,7 @@ def _covering(metadata: Any, first: int, stop: int) -> tuple[list[int], int]:
 
 
 def _columns(path: Path, schema: Any, wanted: Mapping[str, Sequence[str | int]]) -> dict[str, str]:
-    """Return the name of the column of each role that the table has."""
+    """Return the column name of each role that the table has."""
     import pyarrow.types as types
 
     kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
@@ -151,7 +151,7 @@ def _columns(path: Path, schema: Any, wanted: Mapping[str, Sequence[str | int]])
 
 
 def _formula(roles: Mapping[str, Any]) -> Formula | None:
-    """Return how μ is computed; None if the roles do not suffice."""
+    """Return the formula of μ; None if the roles do not suffice."""
     if "mu" in roles:
         return "mu"
     if "i0" in roles and "it" in roles:
@@ -186,7 +186,7 @@ def _spectra(
 
 
 def _plain(cell: Any) -> Any:
-    """Return a cell as a Python value; pandas would take a timestamp in ns without a zone for UTC, not local time."""
+    """Return a cell as a Python value; pandas would take a timestamp in ns without a zone for UTC."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(cell.type):
@@ -195,7 +195,7 @@ def _plain(cell: Any) -> Any:
 
 
 def _seconds(time: Any) -> float | None:
-    """Return a time as Unix s; local time without a zone."""
+    """Return a time as Unix s; without a zone, it is local time."""
     if isinstance(time, datetime):
         return time.timestamp()
     if isinstance(time, str):

@@ -1,4 +1,4 @@
-"""Files of format 9809, written at Photon Factory and SPring-8: counts over Bragg angles."""
+"""Reads files of format 9809, written at Photon Factory and SPring-8: counts over Bragg angles."""
 
 import re
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ _LABELS = re.compile(r"\s*Angle\(c\)\s+Angle\(o\)\s+time", re.I)
 _BLOCK = re.compile(r"\s*\d+(\s+-?(\d+\.?\d*|\.\d+)){4}\s+\d+\s*")
 """A scan block: number, first and last energy (eV), step (eV), time (s) and number of points."""
 _MAX_DEVIATION_EV = 5.0
-"""Largest difference between the energies of the observed angles and those of the header, eV, beside a step."""
+"""Largest difference, besides a step, between the energies of the observed angles and those in the header, eV."""
 _MODES = {"1": "i0", "2": "itrans", "3": "ifluor"}
 """Column names by the mode of a channel; channels of other modes are not part of the spectrum."""
 
 
 def is_format_9809(text: TextFile) -> bool:
-    """Whether the first line names the format."""
+    """Return whether the first line names the format."""
     return bool(_FIRST.match(next((line for line in text.lines if line.strip()), "")))
 
 
@@ -83,7 +83,7 @@ def read_format_9809(path: Path, text: TextFile, wanted: Columns | None = None) 
 
 
 def _doubt_blocks(header: Sequence[str], angles: Array, spacing: str) -> tuple[str, ...]:
-    """Return a note if the energies of the angles, (M,) degrees, are not those of the header's scan blocks."""
+    """Return a note if the energies of the angles, (M,) degrees, disagree with the scan blocks in the header."""
     blocks = [[float(number) for number in line.split()] for line in header if _BLOCK.fullmatch(line)]
     if not blocks:
         return ()

@@ -1,4 +1,4 @@
-"""SPEC files: many scans, of which the energy scans are spectra.
+"""Reads SPEC files of many scans; the energy scans are spectra.
 
 The reader needs only the lines ``#S``, ``#N``, ``#L``, ``#D`` and the numbers below them (Certified Scientific
 Software, spec manual, "Standard data file format"). silx reads SPEC files too, but it returns counters rather than
@@ -23,7 +23,7 @@ _INTERVALS = re.compile(r"\w*scan\s+\S+\s+[-+\d.]+\s+[-+\d.]+\s+(\d+)\s+\S+\s*")
 
 
 def is_spec(text: TextFile) -> bool:
-    """Whether the first lines are those of a SPEC file: ``#F`` and a scan, or a scan with labels."""
+    """Return whether the first lines are those of a SPEC file: ``#F`` and a scan, or a scan with labels."""
     head = text.lines[:500]
     scan = next((i for i, line in enumerate(head) if _SCAN.match(line)), None)
     return scan is not None and (

@@ -8,13 +8,13 @@ import numpy as np
 from ...agent.types import Array, Formula, InputError, Reason, Refusal
 
 MIN_POINTS = 10
-"""Least number of points of a spectrum; fewer show no edge."""
+"""Smallest number of points of a spectrum; fewer do not show an edge."""
 INTENSITIES = ("i0", "it", "fluorescence", "iref")
 """Roles of the intensities in ``FileSpectrum.channels``."""
 
 
 class SpectrumFileError(InputError):
-    """A file without readable spectra; the message names the file, what was found and what is expected."""
+    """A file contains no readable spectra; the message states the file, what was found and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +22,19 @@ class FileSpectrum:
     """One spectrum of a file, not yet checked: see :func:`flaw`."""
 
     id: str
-    """``id`` of the row in an npz, else ``file:row`` or ``file:scan``; then ``#1``, ``#2``, … if the energy turns."""
+    """``id`` of the row in an npz, otherwise ``file:row`` or ``file:scan``; then ``#1``, … if the energy turns."""
     source: str
     """Path of the file, as the caller gives it."""
     row: int
     """Index among the spectra of the file, from 0."""
     energy: Array
-    """(M,) eV; the points of one sweep are sorted."""
+    """(M,) energies, eV; the points of one sweep are sorted."""
     mu: Array
     """(M,) absorption, dimensionless; NaN where an intensity is not positive."""
     reference: Array | None = None
     """(M,) absorption of the reference foil, dimensionless."""
     normalised: bool | None = None
-    """True if the file says that ``mu`` is normalised, False if ``mu`` is computed from intensities, None if
+    """True if the file states that ``mu`` is normalised, False if ``mu`` is computed from intensities, None if
     unknown."""
     element: str | None = None
     edge: str | None = None
@@ -44,21 +44,21 @@ class FileSpectrum:
     time: float | None = None
     """Start of the scan, Unix s; read as local time if the file names no time zone."""
     formula: Formula = "mu"
-    """How ``mu`` is obtained: as ln(I0/It), as If/I0, or read from the file as μ or normalised μ."""
+    """Origin of ``mu``: ln(I0/It), If/I0, or μ or normalised μ in the file."""
     channels: Mapping[str, Array] = field(default_factory=dict)
-    """Intensities by role (``INTENSITIES``), each (M,), in the order of ``energy``. Empty if points at one energy
-    are averaged: no intensity yields their mean μ."""
+    """Intensities by role (``INTENSITIES``), (M,) each, in the order of ``energy``. Empty if points at one energy
+    were averaged, since no intensity gives their mean μ."""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """Parameters of the evaluation in the file: ``e0`` (eV), ``pre1``, ``pre2``, ``norm1``, ``norm2`` (eV from E0),
-    ``nnorm``, ``edge_step``, ``eshift`` (eV, already in ``energy``)."""
+    """Parameters of the analysis stored in the file: ``e0`` (eV), ``pre1``, ``pre2``, ``norm1``, ``norm2`` (eV from
+    E0), ``nnorm``, ``edge_step``, ``eshift`` (eV, already in ``energy``)."""
     notes: tuple[str, ...] = ()
     """Guesses, repairs and omissions of the reader, in words."""
     complete: bool = True
-    """False if the file ends within this spectrum or before its announced end; ``notes`` describe how."""
+    """False if the file ends within this spectrum or before its announced end; ``notes`` describe this."""
 
     @property
     def sample_or_title(self) -> str:
-        """The sample's name or, if the file does not contain it, the title of the scan; else empty."""
+        """The sample's name or, if the file does not state it, the title of the scan; otherwise empty."""
         return " ".join((self.sample or self.title or "").split())
 
 

@@ -1,4 +1,4 @@
-"""Text files: header lines and a block of numbers, in any encoding, with any separators and decimal marks."""
+"""Reads text files: header lines and a block of numbers, in any encoding, with any separators and decimal marks."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from .spectrum import SpectrumFileError
 
 COMMENTS = ("#", "%", ";", "!")
 MAX_LINES = 10_000_000
-"""Largest number of lines in a file; each takes many times its own length in memory."""
+"""Largest number of lines in a file; each line takes many times its own length in memory."""
 SAMPLED = 200
 """Number of lines from which separators and decimal marks are detected."""
 
@@ -44,7 +44,7 @@ class NumberBlock:
     header: list[str]
     """Lines before the numbers, with their comment marks."""
     table: Array
-    """(M, C), the numbers of C columns."""
+    """(M, C) numbers of C columns."""
     notes: tuple[str, ...]
     complete: bool
     """False if the last line is incomplete."""
@@ -197,11 +197,11 @@ def parse_rows(
 
 @dataclass(frozen=True, slots=True)
 class NumberStyle:
-    """How the numbers of a file are written."""
+    """The notation of the numbers in a file."""
 
     decimal_comma: bool = False
     empty_fields: bool = False
-    """Whether an empty field between two separators is a missing number."""
+    """Whether an empty field between two separators stands for a missing number."""
     fortran: bool = False
     """Whether exponents are written with the letter D."""
     quoted: bool = False
@@ -225,7 +225,7 @@ class NumberStyle:
 
 
 def detect_style(lines: Sequence[str]) -> NumberStyle:
-    """Detect how numbers are written, from a sample of lines, some of which may contain no numbers."""
+    """Detect the notation of numbers from a sample of lines, some of which may contain no numbers."""
     sample = [line.replace('"', "").strip() for line in lines]
     decimal_comma = _decimal_comma(sample)
     between = r";[ \t]*;" if decimal_comma else r"[,;][ \t]*[,;]"
@@ -238,7 +238,7 @@ def detect_style(lines: Sequence[str]) -> NumberStyle:
 
 
 def _decimal_comma(sample: Sequence[str]) -> bool:
-    """Whether commas are decimal marks: with them more lines parse as several numbers than with points."""
+    """Return whether commas are decimal marks: more lines then parse as several numbers than with points."""
     commas = points = 0
     for line in sample:
         tokens = [token for token in _SEPARATOR.split(line) if token]
@@ -248,7 +248,7 @@ def _decimal_comma(sample: Sequence[str]) -> bool:
 
 
 def _count(line: str, style: NumberStyle) -> int:
-    """Return the count of numbers in a line; 0 if it contains anything else."""
+    """Return the count of numbers in a line; 0 if the line contains anything else."""
     if not _NUMERIC_START.match(line.lstrip('" \t')) and line[:1] not in ",;":
         return 0
     tokens = style.normal([line])[0].split()
@@ -256,7 +256,7 @@ def _count(line: str, style: NumberStyle) -> int:
 
 
 def _find_block(path: Path, lines: Sequence[str], expected: str) -> tuple[int, NumberStyle]:
-    """Return the index of the line at which the block of numbers begins, and how its numbers are written."""
+    """Return the index of the line at which the block of numbers begins, and the notation of its numbers."""
     sample = islice((line for line in lines if _NUMERIC_START.match(line.lstrip('" \t'))), 2 * SAMPLED)
     style = detect_style(list(sample))
     before, last = -1, 0
@@ -290,9 +290,9 @@ def _refuse_unreadable_rows(path: Path, lines: Sequence[str], begin: int, style:
 
 
 def _without_words(text: TextFile) -> TextFile | None:
-    """Replace the values of columns that contain no numbers, such as dates, by NaN; None if there is no such column.
+    """Replace the values of columns without numbers, such as dates, by NaN; None if there is no such column.
 
-    The columns are those of two rows near the end, of which the last may be incomplete.
+    The columns are those of two rows near the end, since the last one may be incomplete.
     """
     rows = [line for line in text.lines if line.strip() and not line.lstrip().startswith(COMMENTS)][-3:]
     if len(rows) < 3:
@@ -327,7 +327,7 @@ def _blank_out(line: str, separator: str | None, words: Sequence[int], count: in
 
 
 def _is_incomplete(kept: Sequence[str], style: NumberStyle) -> bool:
-    """Whether the last line, which has no line break, lacks part of its numbers.
+    """Return whether the last line, which has no line break, lacks part of its numbers.
 
     This holds if it has fewer numbers than the line before, a number that does not parse, or a last number that is
     shorter than that of every other line.

@@ -1,4 +1,4 @@
-"""Documents over Kafka, as bluesky-kafka publishes them."""
+"""Documents over Kafka, in the format of bluesky-kafka."""
 
 from .endpoint import SCHEMES, KafkaEndpoint
 from .sink import KafkaDestination, KafkaSink

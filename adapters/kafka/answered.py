@@ -6,13 +6,13 @@ from typing import Any
 from .endpoint import CALL_S, KafkaEndpoint
 
 _LOOK_BACK = 200_000
-"""Number of messages before the end of a partition that are read when this process first looks."""
+"""Number of messages before the end of a partition that this process reads at first."""
 _MAX_ANSWERS = 500_000
-"""Number of answers that are remembered, of some 60 bytes each; those to the oldest runs are forgotten first."""
+"""Number of answers to remember, of some 60 bytes each; those to the oldest runs are forgotten first."""
 
 
 class Answered:
-    """Reads the keys and headers of a topic, as far as they are news, and remembers the answered frames of runs.
+    """Reads the new keys and headers of a topic, and remembers the answered frames of runs.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ class Answered:
         self._next: dict[int, int] = {}
         """Offset of the next message, by partition."""
         self._answers: dict[str, set[int]] = {}
-        """Hashes of what is answered, by run; also of runs of other agents, which may come to this one."""
+        """Hashes of the answers, by run, including runs of other agents, which may move to this one."""
         self._count = 0
         self._partitions = endpoint.find_topic(self._consumer)
 
     def add(self, run: str, answer: str) -> bool:
-        """Note an answer; return whether it is news."""
+        """Record an answer; return whether it is new."""
         answers, known = self._answers.setdefault(run, set()), hash(answer)
         if known in answers:
             return False
@@ -45,7 +45,7 @@ class Answered:
         return True
 
     def read(self) -> bool:
-        """Read what is in the topic by now; return whether all of it came in time."""
+        """Read the present contents of the topic; return whether all of it arrived in time."""
         from confluent_kafka import TopicPartition
 
         ends: dict[int, int] = {}

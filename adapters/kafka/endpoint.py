@@ -18,18 +18,18 @@ CALL_S = 8.0
 
 
 class KafkaEndpoint(Settings):
-    """A Kafka topic of documents, as bluesky-kafka publishes them."""
+    """A Kafka topic of documents, in the format of bluesky-kafka."""
 
     address: str
-    """``kafka://HOST:PORT[,HOST:PORT…]/TOPIC``, as ``kafka://localhost:9092/bmm.bluesky.runengine.documents``."""
+    """``kafka://HOST:PORT[,HOST:PORT…]/TOPIC``, as in ``kafka://localhost:9092/bmm.bluesky.runengine.documents``."""
     security: Mapping[str, str | int | float | bool] = Field(default_factory=dict)
     """Further settings of librdkafka, such as ``security.protocol``, ``sasl.mechanism`` and ``sasl.username``."""
     password_from: str = "KAFKA_PASSWORD"
-    """Environment variable with the ``sasl.password``; if it is not set, none is sent."""
+    """Environment variable that holds the ``sasl.password``; if it is not set, none is sent."""
     ca_file: FilePath | None = None
     """Certificates that the brokers may have; unset: those of the system."""
     connect_timeout_s: float = Field(default=10.0, gt=0)
-    """Time to wait until a broker answers, s."""
+    """Longest wait for the answer of a broker, s."""
 
     @field_validator("address")
     @classmethod
@@ -104,7 +104,7 @@ class KafkaEndpoint(Settings):
 
 
 class _Quiet:
-    """Receives the log lines of librdkafka, which else go to stderr."""
+    """Receives the log lines of librdkafka, which would otherwise go to stderr."""
 
     def log(self, level: int, message: str, *args: Any) -> None:
         log.debug("librdkafka", detail=message % args if args else message)

@@ -1,4 +1,4 @@
-"""The agent's documents in Kafka."""
+"""Publishes the agent's documents to Kafka."""
 
 import threading
 import time
@@ -19,16 +19,16 @@ _RETRY_S = 1.0
 
 
 class KafkaDestination(KafkaEndpoint):
-    """Topic to which documents are published."""
+    """The Kafka topic that receives documents."""
 
 
 class KafkaSink:
-    """Publishes documents as bluesky-kafka does: msgpack of ``[name, doc]``. Any thread may call it.
+    """Publishes documents in the format of bluesky-kafka: msgpack of ``[name, doc]``. Any thread may call it.
 
-    The key is the uid of the run, for the agent's own runs that of the watched run, so that the documents about a
-    run are in one partition, in order. When a run of the agent begins, what the topic has of the watched run is read:
-    frames that are answered are not published again, and are counted in ``repeated``. Answers to runs of partitions
-    that this agent has given up are left to the next one.
+    The key is the uid of the run (for the agent's own runs, of the watched run), so that one partition holds all
+    documents about a run, in order. When a run of the agent begins, the sink reads the topic's answers to the watched
+    run: answered frames are not published again, and are counted in ``repeated``. Answers to runs in partitions that
+    this agent has given up are left to the next agent.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ class KafkaSink:
     def __init__(self, endpoint: KafkaDestination) -> None:
         self.endpoint = endpoint
         self.repeated = 0
-        """Number of documents that the topic had already."""
+        """Number of documents that the topic already had."""
         self.refused = 0
-        """Number of documents that are too large."""
+        """Number of documents that were too large."""
         self.takeovers: Callable[[], int] = lambda: 0
-        """Number of times at which runs came from other agents; their answers are then read."""
+        """Returns how often runs came from other agents; their answers are then read."""
         self.holds: Callable[[str], bool] = lambda run: True
-        """Whether this agent, not another one, answers a run."""
+        """Returns whether this agent, and not another one, answers a run."""
         self.left = 0
-        """Number of documents of frames that were left to another agent."""
+        """Number of documents on frames that were left to another agent."""
         self.confirmations = Confirmations()
         self._takeovers = 0
         self._producer: Any = None
@@ -111,16 +111,16 @@ class KafkaSink:
                 raise EndpointUnreachable(self.endpoint.address, f"{len(failed)} documents not taken: {failed[0]}")
 
     def know(self, name: str, doc: dict[str, Any]) -> None:
-        """Take note of a RunStart or Descriptor that an earlier process published."""
+        """Record a RunStart or Descriptor that an earlier process published."""
         with self._lock:
             self._subjects(name, doc)
             if name == "start" and is_of_agent(doc):
                 self._read_answers()
 
     def hand_over(self) -> None:
-        """Wait until what was published is with the brokers, so that another agent finds it."""
+        """Wait until the brokers have all published documents, so that another agent finds them."""
         if not self._lock.acquire(timeout=CALL_S):
-            return  # it reads what others have answered, and asks ``holds`` after that
+            return  # the next agent reads others' answers, and calls ``holds`` afterwards
         try:
             if self._producer is not None and (left := self._producer.flush(CALL_S)):
                 log.warning("another agent may answer frames again", topic=self.endpoint.topic, documents_wait=left)
@@ -128,7 +128,7 @@ class KafkaSink:
             self._lock.release()
 
     def _read_answers(self) -> None:
-        """Read what other agents have answered; while no broker answers, try again."""
+        """Read the answers of other agents; try again while no broker answers."""
         from confluent_kafka import KafkaException
 
         while not self._closed:
@@ -146,7 +146,7 @@ class KafkaSink:
         raise ValueError(f"{self.endpoint.address}: the sink is closed")
 
     def close(self) -> None:
-        """Wait a while until what was published is delivered, and close."""
+        """Wait a while for the delivery of published documents, and close."""
         self._closed = True
         with self._lock:
             if self._producer is not None:
@@ -159,7 +159,7 @@ class KafkaSink:
             log.error("documents not taken", endpoint=self.endpoint.address, documents=len(self._failed))
 
     def _poll(self, producer: Any) -> None:
-        """Note what is delivered, also while no document comes."""
+        """Record deliveries, even while no document arrives."""
         while not self._closed:
             producer.poll(_POLL_S)
 

@@ -1,4 +1,4 @@
-"""Documents from Kafka, by a consumer group whose members share the partitions."""
+"""Reads documents from Kafka in a consumer group whose members share the partitions."""
 
 import json
 import threading
@@ -22,27 +22,27 @@ log = get_logger()
 
 _POLL_S = 0.1
 _WRITE_S = 0.5
-"""Interval at which acknowledgements are written, s."""
+"""Interval at which acknowledgements are committed, s."""
 
 
 class KafkaShared(KafkaEndpoint):
     """A Kafka topic of documents that agents share."""
 
     group: str = "xas-agent"
-    """Consumer group of the agents that share the runs; each run goes to one of them. Agents of another group get all
-    runs, too."""
+    """Consumer group of the agents that share the runs; each run goes to one of them. Agents of another group also
+    receive all runs."""
     begin: Literal["new", "all"] = "new"
-    """Where a group begins for the first time: with documents that are yet to come, or with all in the topic."""
+    """Where a new group begins: with future documents (``new``), or with all in the topic."""
     lease_s: float = Field(default=10.0, ge=1)
-    """Time after which the runs of an agent that was killed go to others, s (``session.timeout.ms``)."""
+    """Time after which the runs of a killed agent go to others, s (``session.timeout.ms``)."""
 
 
 class KafkaSource:
     """The documents of the partitions that Kafka assigns to this agent.
 
-    The key of a message must be the same for all documents of a run, such as its uid; so a run is in one partition,
-    in order. One thread iterates; any thread may call the other methods. The offset that the group commits is that of
-    the oldest run in progress, and what is acknowledged beyond stands in its metadata. A message that is not a
+    The key of a message must be equal for all documents of a run, for example its uid, so that one partition holds
+    the run, in order. One thread iterates; any thread may call the other methods. The group commits the offset of the
+    oldest run in progress; later acknowledgements are stored in the commit's metadata. A message that is not a
     document is skipped and counted in ``malformed``.
 
     Parameters
@@ -55,18 +55,18 @@ class KafkaSource:
         self.malformed = 0
         """Number of skipped messages."""
         self.position: dict[str, list[int]] = {}
-        """Partition, take-over since which it is held, and offset of the latest document."""
+        """Partition, number of the take-over since which it is held, and offset of the latest document."""
         self.age_s = 0.0
-        """Time for which the latest document waited, s, with ``REPLAYED_S`` if another agent has acknowledged it."""
+        """Time that the latest document waited, s, plus ``REPLAYED_S`` if another agent has acknowledged it."""
         self.partitions: dict[int, Partition] = {}
         """Partitions that this agent holds, by number."""
         self.takeovers = 0
-        """Number of times at which runs may have come from another agent."""
+        """Number of occasions on which runs may have come from another agent."""
         self.handing_over: Callable[[], None] = lambda: None
-        """Called before another agent gets partitions, when :meth:`holds` denies their runs; returns when what was
-        published of them is with the broker."""
+        """Called before another agent receives partitions, once :meth:`holds` denies their runs; returns when the
+        broker has everything published about them."""
         self._given_up: list[str] = []
-        """Runs in progress of partitions that were given up or lost, since they were last taken."""
+        """Runs in progress, since last taken, of partitions that were given up or lost."""
         self._first: dict[int, int] = {}
         """Offset at which a new group begins, by partition."""
         self._consumer: Consumer | None = None
@@ -77,10 +77,10 @@ class KafkaSource:
         self._keeper: threading.Thread | None = None
         self._written_at = 0.0
         self.connected = False
-        """Whether a broker answered when one was last asked."""
+        """Whether a broker answered the last request."""
 
     def connect(self) -> None:
-        """Look for the topic; the group is joined by the iteration, since a member that is not yet read holds it up.
+        """Look for the topic; the iteration joins the group, since a member that does not poll would hold it up.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class KafkaSource:
                 **endpoint.options(),
                 "group.id": endpoint.group,
                 "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",  # if the place is not in the topic any more
+                "auto.offset.reset": "earliest",  # if the topic no longer holds the committed place
                 "session.timeout.ms": round(endpoint.lease_s * 1000),
                 "heartbeat.interval.ms": round(endpoint.lease_s * 1000 / 4),
                 "partition.assignment.strategy": "cooperative-sticky",
@@ -118,7 +118,7 @@ class KafkaSource:
         log.info("listening", endpoint=endpoint.address, group=endpoint.group)
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on: the brokers know the place, and the journal the documents that come again."""
+        """Continue: the brokers know the place, and the journal the documents that arrive again."""
 
     def __iter__(self) -> Iterator[Document]:
         """Yield documents until ``close``; connect first unless connected."""
@@ -142,10 +142,10 @@ class KafkaSource:
         self._keeper.start()
 
     def _keep(self, consumer: "Consumer") -> None:
-        """Stay a member of the group after ``close``, while the agent answers what was read: the group takes the
-        partitions from one that does not poll, and this agent would not know."""
+        """Stay a member of the group after ``close``, while the agent answers; otherwise the group would take the
+        partitions without its knowledge."""
         while not self._releasing.is_set():
-            consumer.poll(_POLL_S)  # what comes is for the next agent
+            consumer.poll(_POLL_S)  # new messages are for the next agent
             self._write(consumer)
 
     def _take(self, message: "Message") -> Document | None:
@@ -171,22 +171,22 @@ class KafkaSource:
         return name, doc
 
     def holds(self, run: str) -> bool:
-        """Whether this agent is the one that reads a run, from any thread."""
+        """Return whether this agent reads a run; may be called from any thread."""
         return any(partition.knows(run) for partition in list(self.partitions.values()) if not partition.lost)
 
     def is_current(self, position: Mapping[str, Any]) -> bool:
-        """Whether the partition of a document with this position is held since the document was read."""
+        """Return whether the partition of a document with this position has been held since the document was read."""
         held = {f"partition {n}": p.term for n, p in list(self.partitions.items()) if not p.lost}
         return all(held.get(key) == term for key, (term, _) in position.items())
 
     def take_given_up(self) -> list[str]:
-        """Return the runs that another agent may read from their starts, since the last call."""
+        """Return the runs, since the last call, that another agent may read from their starts."""
         with self._lock:
             taken, self._given_up = self._given_up, []
         return taken
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
-        """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""
+        """Acknowledge documents up to ``position``, and mark the runs in ``ended`` as not to be read again."""
         with self._lock:
             ended = set(ended).difference(self._given_up)
         for number, partition in list(self.partitions.items()):
@@ -200,7 +200,7 @@ class KafkaSource:
         self._closing.set()
 
     def release(self) -> None:
-        """Give the partitions to other agents, and close the connection."""
+        """Release the partitions to other agents, and close the connection."""
         self._closing.set()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
@@ -213,7 +213,7 @@ class KafkaSource:
             consumer.close()
 
     def _ends(self, consumer: "Consumer", number: int) -> tuple[int, int]:
-        """Return the oldest offset of a partition, and the one after the newest."""
+        """Return the oldest offset of a partition, and the offset after the newest."""
         from confluent_kafka import KafkaException, TopicPartition
 
         try:
@@ -234,7 +234,7 @@ class KafkaSource:
     def _assigned(self, consumer: "Consumer", assigned: "list[TopicPartition]") -> None:
         from confluent_kafka import KafkaException, TopicPartition
 
-        while not self._closing.is_set():  # what is assigned then is for the next agent
+        while not self._closing.is_set():  # partitions assigned later are for the next agent
             try:
                 places = consumer.committed(assigned, timeout=CALL_S)
                 states = [self._state(consumer, found) for found in places]
@@ -258,7 +258,7 @@ class KafkaSource:
         consumer.incremental_assign(begin)
 
     def _state(self, consumer: "Consumer", found: "TopicPartition") -> dict[str, Any]:
-        """Return the state with which the reading of a partition begins."""
+        """Return the state at which the reading of a partition begins."""
         if found.offset >= 0:
             return json.loads(found.metadata) if found.metadata else Partition.new(found.offset - 1)
         first = self._first.get(found.partition)  # unknown if the topic has grown since
@@ -285,13 +285,13 @@ class KafkaSource:
             if partition is None:
                 continue
             partition.lost = True
-            if not (self._closing.is_set() and partition.settled):  # else all that was read is answered
+            if not (self._closing.is_set() and partition.settled):  # otherwise everything read is answered
                 with self._lock:
                     self._given_up += partition.runs_in_progress
             del self.partitions[found.partition]
 
     def _write(self, consumer: "Consumer", *, wait: bool = False) -> None:
-        """Commit the places of partitions that changed."""
+        """Commit the places of partitions that have changed."""
         from confluent_kafka import KafkaException, TopicPartition
 
         if time.monotonic() - self._written_at < _WRITE_S:
@@ -308,7 +308,7 @@ class KafkaSource:
             return
         try:
             consumer.commit(offsets=places, asynchronous=not wait)
-        except KafkaException as error:  # a rebalance, or a broker that is away
+        except KafkaException as error:  # a rebalance, or an unavailable broker
             log.debug("places not written", endpoint=self.endpoint.address, error=str(error))
             with self._lock:
                 self._changed |= changed

@@ -1,4 +1,4 @@
-"""Documents over NATS JetStream, as bluesky-nats publishes them."""
+"""Documents over NATS JetStream, in the format of bluesky-nats."""
 
 from .endpoint import SCHEMES, NATSEndpoint
 from .sink import NATSDestination, NATSSink

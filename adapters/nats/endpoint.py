@@ -29,16 +29,16 @@ CALL_S = 8.0
 
 
 class NATSEndpoint(Settings):
-    """A JetStream stream of documents, as bluesky-nats publishes them."""
+    """A JetStream stream of documents, in the format of bluesky-nats."""
 
     address: str
-    """``nats://HOST:PORT/SUBJECT``; ``tls://`` with TLS. Documents have the subjects ``SUBJECT.….NAME``, NAME being
-    ``start``, ``event`` and so on. Without SUBJECT it is ``events.volatile``, as that of bluesky-nats."""
+    """``nats://HOST:PORT/SUBJECT``, or ``tls://`` with TLS. Documents have the subjects ``SUBJECT.….NAME``; NAME is
+    ``start``, ``event`` and so on. Without SUBJECT it is ``events.volatile``, as in bluesky-nats."""
     stream: str | None = None
-    """Name of the stream; unset: the one that has the subject."""
+    """Name of the stream; unset: the stream with this subject."""
     partitions: int = Field(default=1, ge=1, le=1024)
-    """Number of partitions among which agents share the runs; with more than one, the subjects of partition K are
-    ``SUBJECT.K.….NAME``, and all documents of a run are in one."""
+    """Number of partitions in which agents share the runs. If there are several, the subjects of partition K are
+    ``SUBJECT.K.….NAME``, and one partition holds all documents of a run."""
     credentials: FilePath | None = None
     """Credentials file of a NATS user (``.creds``)."""
     user: str | None = None
@@ -48,7 +48,7 @@ class NATSEndpoint(Settings):
     ca_file: FilePath | None = None
     """Certificates that a ``tls://`` server may have; unset: those of the system."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """Time to wait until the server answers, s; 0 waits without limit."""
+    """Longest wait for the server's answer, s; 0 waits without limit."""
 
     @field_validator("address")
     @classmethod
@@ -74,7 +74,7 @@ class NATSEndpoint(Settings):
 
     @property
     def subject(self) -> str:
-        """Subject of the documents, without what follows it.
+        """Common beginning of the documents' subjects.
 
         >>> NATSEndpoint(address="nats://localhost").subject
         'events.volatile'
@@ -91,7 +91,7 @@ class NATSEndpoint(Settings):
 
 
 class Link:
-    """A connection in an event loop on a thread of its own. Any thread but that one may call it.
+    """A connection in an event loop on a separate thread. Any other thread may call it.
 
     Raises
     ------
@@ -113,13 +113,13 @@ class Link:
         self._error: Exception | None = None
         """The latest error of the connection."""
         self.connections = 0
-        """Number of times at which the connection was opened again."""
+        """Number of times the connection was reopened."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nats", daemon=True)
         self._thread.start()
         try:
             self.client = self.call(nats.connect(**self._options()), endpoint.connect_timeout_s or None)
-        except Exception as error:  # nats-py raises many types of exception, and TimeoutError without a message
+        except Exception as error:  # nats-py raises many types, and TimeoutError without a message
             self._end()
             cause = self._error or error
             reason = f"{type(cause).__name__}: {cause}".rstrip(": ")
@@ -164,7 +164,7 @@ class Link:
         log.warning("connected again", endpoint=self.endpoint.server)
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = CALL_S) -> T:
-        """Run a coroutine on the loop; return what it returns, raise what it raises, or TimeoutError."""
+        """Run a coroutine on the loop; return its result, or raise its exception or TimeoutError."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)
@@ -206,7 +206,7 @@ class Link:
             raise EndpointUnreachable(endpoint.address, message) from None
 
     def close(self) -> None:
-        """Send what is not sent yet, and close."""
+        """Send pending messages, and close the connection."""
         self.connected = False
         try:
             self.call(self.client.drain())

@@ -1,4 +1,4 @@
-"""Which agent reads which partition: leases in a key-value bucket of JetStream."""
+"""Assigns partitions to agents by leases in a key-value bucket of JetStream."""
 
 import asyncio
 import json
@@ -31,18 +31,18 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 class Leases:
-    """The partitions that one agent holds of those of its group. To be used on one event loop.
+    """The partitions of a group that one agent holds. For use on one event loop.
 
-    An agent announces itself, and holds a partition, by a key that the server deletes ``lease_s`` after it was last
-    renewed. Agents that join take the partitions that others give up, so that each has its share.
+    An agent announces itself, and holds a partition, by a key that the server deletes ``lease_s`` after its last
+    renewal. Agents that join take partitions that others give up, so that each has its share.
 
     Parameters
     ----------
     jetstream : JetStreamContext
-    group : name of what the agents share
-    agent : name of this one
+    group : name under which the agents share the partitions
+    agent : name of this agent
     partitions : number of partitions
-    lease_s : time after which the partitions of an agent that was killed go to others, s
+    lease_s : time after which the partitions of a killed agent go to others, s
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Leases:
         self._jetstream, self._partitions = jetstream, partitions
         self._group, self._agent = group, agent
         self.lease_s = lease_s
-        """Time for which the server keeps a lease, s; the first agent of the group has set it."""
+        """Time for which the server keeps a lease, s; the first agent of the group sets it."""
         self._owners: KeyValue
         self._places: KeyValue
         self.held: dict[int, int] = {}
-        """Revision of the key of each partition held."""
+        """Revision of the key of each held partition."""
         self._written: dict[int, int] = {}
-        """Revision of the place of each partition held."""
+        """Revision of the place of each held partition."""
         self._renewed_at = 0.0
 
     async def open(self) -> None:
-        """Make the buckets unless they exist."""
+        """Create the buckets if they are missing."""
         self._owners = await self._bucket(f"{self._group}-owners", self.lease_s)
         self.lease_s = (await self._owners.status()).ttl or self.lease_s
         self._places = await self._bucket(f"{self._group}-places", None)
@@ -71,12 +71,12 @@ class Leases:
 
         with suppress(nats.js.errors.BucketNotFoundError):
             return await self._jetstream.key_value(name)
-        with suppress(nats.js.errors.APIError):  # another agent has made it just now
+        with suppress(nats.js.errors.APIError):  # another agent created it just now
             return await self._jetstream.create_key_value(bucket=name, ttl=ttl)
         return await self._jetstream.key_value(name)
 
     async def renew(self, busy: Collection[int]) -> tuple[set[int], set[int], set[int]]:
-        """Renew what is held, and say how it should change.
+        """Renew the leases, and return how they should change.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class Leases:
         Returns
         -------
         lost, surplus, free : sets of int
-            Partitions that another agent may hold, that this one should give up, and that it may claim.
+            Partitions that another agent may hold, that this agent should give up, and that it may claim.
         """
         import nats.js.errors
 
@@ -120,7 +120,7 @@ class Leases:
 
     @property
     def expired(self) -> bool:
-        """Whether the leases may have ended, since they could not be renewed in time."""
+        """Return whether the leases may have ended, because they were not renewed in time."""
         return time.monotonic() - self._renewed_at > self.lease_s
 
     async def claim(self, partition: int) -> bool:
@@ -135,7 +135,7 @@ class Leases:
         return True
 
     async def place(self, partition: int) -> dict[str, Any] | None:
-        """Return where the agent before has ended; None if there was none."""
+        """Return the place at which the previous agent ended; None if there was none."""
         import nats.js.errors
 
         try:
@@ -147,7 +147,7 @@ class Leases:
         return json.loads(entry.value or b"null")
 
     async def write_place(self, partition: int, state: Mapping[str, Any]) -> bool:
-        """Write where another agent would go on; return False if another one has written meanwhile."""
+        """Write the place for the next agent; return False if another agent has written meanwhile."""
         import nats.js.errors
 
         try:
@@ -158,12 +158,12 @@ class Leases:
         return True
 
     async def give_up(self, partition: int) -> None:
-        """Let another agent have a partition."""
+        """Release a partition to other agents."""
         import nats.js.errors
 
         revision = self.held.pop(partition, None)
         if revision is not None:
-            with suppress(nats.js.errors.APIError):  # it has ended meanwhile
+            with suppress(nats.js.errors.APIError):  # it has already ended
                 await self._owners.delete(f"partition.{partition}", last=revision)
 
     async def leave(self) -> None:

@@ -1,4 +1,4 @@
-"""The messages of a pull consumer, as they come."""
+"""Yields the messages of a pull consumer as they arrive."""
 
 import asyncio
 import json
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 _BATCH = 200
-"""Number of messages that are asked for at once; the next request goes out before they have all come."""
+"""Number of messages per request; the next request is sent before all of them have arrived."""
 _EXPIRES_S = 30.0
 """Time after which a request ends, s."""
 _POLL_S = 0.1
 
 
 class Pull:
-    """Requests to a consumer, one of which always waits on the server, so that a message comes at once.
+    """Requests to a consumer, one of which always waits on the server, so that a message arrives at once.
 
-    nats-py's ``fetch`` holds the first message back until its batch is full or its time is over.
+    nats-py's ``fetch`` would hold the first message back until its batch is full or its time is over.
 
     Parameters
     ----------
     link : Link
-    stream, consumer : their names
+    stream, consumer : names of the stream and the consumer
     inbox : subject to which the consumer sends
     """
 
@@ -36,10 +36,10 @@ class Pull:
         self._connection = link.connections
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._left = 0
-        """Number of messages that are asked for and have not come."""
+        """Number of requested messages that have not arrived."""
 
     async def messages(self, over: Callable[[], bool]) -> AsyncIterator["Msg"]:
-        """Yield messages until ``over``.
+        """Yield messages until ``over`` returns True.
 
         Raises
         ------
@@ -58,7 +58,7 @@ class Pull:
                 continue
             if status := (message.headers or {}).get("Status"):
                 self._heed(status, (message.headers or {}).get("Description", ""))
-                if status == "409":  # too many documents wait for their acknowledgement
+                if status == "409":  # too many documents wait for acknowledgement
                     await asyncio.sleep(_POLL_S)
                 continue
             number += 1
@@ -68,7 +68,7 @@ class Pull:
             yield message
 
     async def take(self, message: "Msg") -> None:
-        """Take a message that came to the inbox."""
+        """Take a message that arrived in the inbox."""
         self._came.put_nowait(message)
 
     async def _ask(self) -> None:
@@ -78,16 +78,16 @@ class Pull:
             await self._link.client.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)
 
     def _heed(self, status: str, description: str) -> None:
-        """Ask anew after a request has ended; raise LookupError if the consumer is gone."""
+        """Send a new request after one has ended; raise LookupError if the consumer is gone."""
         if status == "503" or (status == "409" and "deleted" in description.lower()):
             raise LookupError(f"the consumer is gone ({status} {description})")
-        if status != "100":  # no heartbeat
+        if status != "100":  # not a heartbeat
             self._left = 0
 
 
 @asynccontextmanager
 async def closing_pull(link: Link, stream: str, consumer: str) -> AsyncIterator[Pull]:
-    """Open a pull of a consumer, and end its subscription at the end of the block."""
+    """Open a pull of a consumer; end its subscription at the end of the block."""
     inbox = link.client.new_inbox()
     pull = Pull(link, stream, consumer, inbox)
     subscription = await link.client.subscribe(inbox, cb=pull.take)

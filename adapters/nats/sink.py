@@ -1,4 +1,4 @@
-"""The agent's documents in JetStream, each frame's answers once."""
+"""Publishes the agent's documents to JetStream, with each frame's answers once."""
 
 import asyncio
 import hashlib
@@ -21,31 +21,31 @@ from .endpoint import CALL_S, Link, NATSEndpoint
 log = get_logger()
 
 _WRONG_LAST_SEQUENCE = (10071, 10164)
-"""Codes with which JetStream refuses a message whose subject has one already."""
+"""Codes with which JetStream refuses a message whose subject already has one."""
 _FULL = (10023, 10047, 10077, 10122)
-"""Codes with which it refuses a message for want of space, so that it may take it later."""
+"""Codes with which it refuses a message for lack of space, and may accept it later."""
 _UNAVAILABLE = 503
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _RETRY_S = 0.2
 _OPEN_EVENTS = 256
-"""Number of Events that are sent before the server has confirmed the first of them."""
+"""Number of Events sent before the server has confirmed the first of them."""
 
 
 class NATSDestination(NATSEndpoint):
-    """Stream to which documents are published."""
+    """The stream that receives documents."""
 
     serializer: Serializer = Field(default="msgpack")
-    """``msgpack`` with arrays as lists, as bluesky-nats writes it, or ``json``."""
+    """``msgpack`` with arrays as lists, as in bluesky-nats, or ``json``."""
 
 
 class NATSSink:
-    """Publishes documents; a call waits for the server, with Events for that of some calls before. Thread-safe.
+    """Publishes documents; a call waits for the server's confirmation, for Events that of earlier calls. Thread-safe.
 
-    The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. Of the
-    agent's own runs, RUN is the watched run, and the documents of a frame are ``SUBJECT.RUN.FRAME.STREAM.event``: the
-    server takes one message for each such subject, so that a second agent that answers the frame adds nothing. What
-    it refuses is counted in ``repeated``. Like bluesky-nats, each message has the run in its header ``run_id``.
+    The subject of a document is ``SUBJECT.RUN.NAME``, with the partition before RUN if there are several. For the
+    agent's own runs, RUN is the watched run, and the documents of a frame have ``SUBJECT.RUN.FRAME.STREAM.event``:
+    the server accepts one message for each such subject, so that a second agent that answers the frame adds nothing.
+    Refused messages are counted in ``repeated``. As in bluesky-nats, each message has the header ``run_id``.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ class NATSSink:
     def __init__(self, endpoint: NATSDestination) -> None:
         self.endpoint = endpoint
         self.repeated = 0
-        """Number of documents that the stream had already."""
+        """Number of documents that the stream already had."""
         self.refused = 0
-        """Number of documents that the server would never take, since they are too large."""
+        """Number of documents that are too large for the server."""
         self.confirmations = Confirmations()
         self._link: Link | None = None
         self._closed = threading.Event()
@@ -66,9 +66,9 @@ class NATSSink:
         self._open: deque[Future[None]] = deque()
         """Documents that the server has not confirmed."""
         self._give_up_at = math.inf
-        """``time.monotonic()`` after which nothing is tried again."""
+        """``time.monotonic()`` after which no further attempt is made."""
         self._troubled = False
-        """Whether the server does not take documents at present."""
+        """Whether the server refuses documents at present."""
 
     def connect(self) -> None:
         """Connect, and look for the stream.
@@ -101,7 +101,7 @@ class NATSSink:
         ValueError
             The sink is closed.
         nats.errors.Error, TimeoutError
-            The server refused it, or an Event before it, or has not taken it when the sink is closed.
+            The server refused it or an earlier Event, or had not accepted it when the sink was closed.
         """
         if self._closed.is_set():
             raise ValueError(f"{self.endpoint.address}: the sink is closed")
@@ -116,12 +116,12 @@ class NATSSink:
             self._send(name, self._subject(run, answer, name), payload, headers)
 
     def know(self, name: str, doc: dict[str, Any]) -> None:
-        """Take note of a RunStart or Descriptor that an earlier process published."""
+        """Record a RunStart or Descriptor that an earlier process published."""
         with self._lock:
             self._subjects(name, doc)
 
     def close(self) -> None:
-        """Wait a while until the server has taken what was published, and close."""
+        """Wait a while until the server has accepted the published documents, and close."""
         self._give_up_at = time.monotonic() + CALL_S
         self._closed.set()
         with self._lock:
@@ -143,7 +143,7 @@ class NATSSink:
         return ".".join(parts)
 
     def _send(self, name: str, subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        """Begin to publish; wait until only a number of Events, or before and after other documents none, is open."""
+        """Begin to publish; wait until at most ``_OPEN_EVENTS`` Events, or no other documents, are unconfirmed."""
         assert self._link is not None
         if len(payload) > (most := self._link.client.max_payload):
             self.refused += 1
@@ -158,7 +158,7 @@ class NATSSink:
             self._wait(0)
 
     def _wait(self, most: int) -> None:
-        """Wait until at most so many documents are open; raise why one was not taken."""
+        """Wait until at most ``most`` documents are unconfirmed; raise the error of one that was not accepted."""
         while len(self._open) > most:
             if not wait([self._open[0]], _RETRY_S).done:
                 if self._closed.is_set():
@@ -192,7 +192,7 @@ class NATSSink:
             log.warning("documents are taken again", endpoint=self.endpoint.address)
 
     def _say(self, error: Exception) -> None:
-        """Log, once for all documents, that the server does not take them."""
+        """Log, once for all documents, that the server refuses them."""
         if not self._troubled:
             self._troubled = True
             reason = f"{type(error).__name__}: {getattr(error, 'description', None) or error}".rstrip(": ")
@@ -201,7 +201,7 @@ class NATSSink:
 
 
 def _token(text: str) -> str:
-    """Return a text as a part of a subject.
+    """Return a text as a token of a subject.
 
     >>> _token("3a6b-1"), _token("a.b")
     ('3a6b-1', '69f6642c9d71b463485b4faf4e989dc3fe77a8c6')

@@ -1,4 +1,4 @@
-"""Documents from JetStream, by durable consumers that several agents share by run."""
+"""Reads documents from JetStream by durable consumers, in partitions that several agents share."""
 
 import asyncio
 import queue
@@ -27,32 +27,32 @@ log = get_logger()
 
 _POLL_S = 0.1
 _QUEUE = 1000
-"""Number of documents that wait to be yielded, before no more are asked for."""
+"""Number of documents waiting to be yielded at which no more are requested."""
 _WRITE_S = 0.5
 """Longest time between an acknowledgement and its message to the server, s."""
 _MAX_PENDING = 200_000
 """Number of documents that the server sends before one of them must be acknowledged."""
 _ACK_WAIT_S = 3600.0
-"""Time after which the server sends a document again, s. A killed agent's documents do not wait for it: the next
-agent has a consumer of its own."""
+"""Time after which the server sends a document again, s. The documents of a killed agent do not wait for it, since
+the next agent has its own consumer."""
 
 
 class NATSShared(NATSEndpoint):
     """A JetStream stream of documents that agents share."""
 
     group: str = Field(default="xas-agent", pattern=r"^[A-Za-z0-9_-]+$")
-    """Name of the agents that share the runs; each run goes to one of them. Agents of another group get all runs,
-    too."""
+    """Name of the group of agents that share the runs; each run goes to one of them. Agents of another group also
+    receive all runs."""
     begin: Literal["new", "all"] = "new"
-    """Where a group begins for the first time: with documents that are yet to come, or with all in the stream."""
+    """Where a new group begins: with future documents (``new``), or with all in the stream."""
     lease_s: float = Field(default=10.0, ge=1)
-    """Time after which the runs of an agent that was killed go to others, s."""
+    """Time after which the runs of a killed agent go to others, s."""
     serializer: Serializer = "msgpack"
-    """``msgpack``, as bluesky-nats writes it, or ``json``."""
+    """``msgpack``, as in bluesky-nats, or ``json``."""
 
     @property
     def shared_name(self) -> str:
-        """Name of what the group keeps on the server.
+        """Name of the group's data on the server.
 
         >>> NATSShared(address="nats://localhost/bmm.docs", partitions=8).shared_name
         'xas-agent-bmm_docs-8'
@@ -63,10 +63,10 @@ class NATSShared(NATSEndpoint):
 class NATSSource:
     """The documents of the partitions that this agent holds.
 
-    One thread iterates; any thread may call the other methods. Each partition has a durable pull consumer. Who takes
-    a partition over deletes its consumer and makes it anew, from the start of the oldest run in progress: so the
-    documents come in order, and the agent before, if it lives, gets no more of them. A message that is not a
-    document is skipped and counted in ``malformed``.
+    One thread iterates; any thread may call the other methods. Each partition has a durable pull consumer. An agent
+    that takes a partition over replaces its consumer by a new one, which begins at the start of the oldest run in
+    progress. The documents thus arrive in order, and the previous agent, if alive, receives no more of them. A
+    message that is not a document is skipped and counted in ``malformed``.
 
     Parameters
     ----------
@@ -80,28 +80,28 @@ class NATSSource:
         self.position: dict[str, int] = {}
         """Partition and number of the latest document."""
         self.age_s = 0.0
-        """Time for which the latest document waited, s, with ``REPLAYED_S`` if another agent has acknowledged it."""
+        """Time that the latest document waited, s, plus ``REPLAYED_S`` if another agent has acknowledged it."""
         self.agent = uuid.uuid4().hex
         """Name of this agent in its group."""
         self.partitions: dict[int, Partition] = {}
-        """Partitions that this agent holds, by number; replaced when it changes."""
+        """Partitions that this agent holds, by number; each change replaces the mapping."""
         self.takeovers = 0
-        """Number of times at which runs may have come from another agent."""
+        """Number of occasions on which runs may have come from another agent."""
         self.handing_over: Callable[[], None] = lambda: None
-        """Not called, since the server takes one answer to a frame."""
+        """Not called, since the server accepts only one answer to a frame."""
         self._link: Link | None = None
         self._leases: Leases
         self._stream = ""
         self._documents: queue.SimpleQueue[tuple[int, Partition, Msg]] = queue.SimpleQueue()
         self._replies: dict[int, deque[tuple[int, str]]] = {}
-        """Number of each unacknowledged document, and where its acknowledgement goes; by partition."""
+        """Number and reply subject of each unacknowledged document, by partition."""
         self._changed: set[int] = set()
-        """Partitions of which the place is to be written."""
+        """Partitions whose place must be written."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._releasing = False
         self._outside = False
-        """Whether documents were found that are in no partition."""
+        """Whether documents outside all partitions were found."""
 
     @property
     def connected(self) -> bool:
@@ -135,7 +135,7 @@ class NATSSource:
         log.info("listening", endpoint=endpoint.address, stream=self._stream, group=endpoint.group)
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on: the server knows the place, and the journal the documents that come again."""
+        """Continue: the server knows the place, and the journal the documents that arrive again."""
 
     def __iter__(self) -> Iterator[Document]:
         """Yield documents until ``close``; connect first unless connected."""
@@ -174,7 +174,7 @@ class NATSSource:
         return name, doc
 
     def holds(self, run: str) -> bool:
-        """Return True: the server takes one answer to a frame, whoever gives it."""
+        """Return True, since the server accepts one answer to a frame, whoever gives it."""
         return True
 
     def is_current(self, position: Mapping[str, Any]) -> bool:
@@ -182,11 +182,11 @@ class NATSSource:
         return True
 
     def take_given_up(self) -> list[str]:
-        """Return no run, for the same reason."""
+        """Return no runs, for the same reason."""
         return []
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
-        """Acknowledge documents up to ``position``, and let the runs in ``ended`` not be read again."""
+        """Acknowledge documents up to ``position``, and mark the runs in ``ended`` as not to be read again."""
         for number, partition in self.partitions.items():
             place = position.get(f"partition {number}", 0)
             if partition.acknowledge(place, ended):
@@ -198,7 +198,7 @@ class NATSSource:
         self._closing.set()
 
     def release(self) -> None:
-        """Give the partitions to other agents, and close the connection."""
+        """Release the partitions to other agents, and close the connection."""
         self._closing.set()
         link, self._link = self._link, None
         if link is None:
@@ -214,7 +214,7 @@ class NATSSource:
         link.close()
 
     async def _hold(self, link: Link) -> None:
-        """Keep the leases and write acknowledgements, until ``release``."""
+        """Renew the leases and write acknowledgements, until ``release``."""
         renew_at, troubled = 0.0, False
         while not self._releasing:
             try:
@@ -237,7 +237,7 @@ class NATSSource:
             await asyncio.sleep(_WRITE_S / 5)
 
     async def _check_partition(self, link: Link) -> None:
-        """Say if the newest document is in no partition of this group, so that no agent of it would read it."""
+        """Log if the newest document is in no partition of this group, so that no agent of it would read it."""
         import nats.errors
         import nats.js.errors
 
@@ -277,7 +277,7 @@ class NATSSource:
             await together(self._begin(link, number) for number in new)
 
     def _drop(self, number: int) -> None:
-        """Read a partition no more."""
+        """Stop reading a partition."""
         with self._lock:
             self._replies.pop(number, None)
             self._changed.discard(number)
@@ -286,7 +286,7 @@ class NATSSource:
             self.partitions = {n: p for n, p in self.partitions.items() if n != number}
 
     async def _begin(self, link: Link, number: int) -> None:
-        """Read a partition from where the agent before has ended."""
+        """Read a partition from the place at which the previous agent ended."""
         state = await self._leases.place(number)
         if state is None:
             info = await link.jetstream.stream_info(self._stream)
@@ -318,7 +318,7 @@ class NATSSource:
                     await asyncio.sleep(_POLL_S)
 
     async def _consumer(self, link: Link, number: int, first: int) -> str:
-        """Make the durable consumer of a partition anew, from a message on; return its name."""
+        """Create the durable consumer of a partition anew, from a given message on; return its name."""
         import nats.js.errors
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -362,7 +362,7 @@ class NATSSource:
             await link.client.publish(reply, b"+ACK")
 
     def _reply(self, number: int, acknowledged: int) -> str | None:
-        """Return where the acknowledgement of the latest acknowledged document goes; None if it was sent."""
+        """Return the reply subject of the latest acknowledged document; None if the acknowledgement was sent."""
         reply = None
         with self._lock:
             replies = self._replies.get(number, deque())

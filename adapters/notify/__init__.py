@@ -1,4 +1,4 @@
-"""Notifications of decisions: to a webhook, by email, to a command."""
+"""Sends notifications of decisions to a webhook, by email, or to a command."""
 
 from .control import Notifications
 from .settings import Destination

@@ -1,4 +1,4 @@
-"""A control that tells destinations of decisions."""
+"""A control that notifies destinations of decisions."""
 
 import os
 import threading
@@ -17,8 +17,8 @@ log = get_logger()
 class Notifications:
     """Sends each notification to all destinations at once; a slow one does not delay the others.
 
-    A notification is ``acknowledged`` when every destination has taken it within its time. It is ``rejected`` if some
-    have certainly not, and ``expired`` if that is unknown of any; the reason names them. Nothing is sent again.
+    A notification is ``acknowledged`` if every destination has accepted it in time, ``rejected`` if some have
+    certainly not, and ``expired`` if this is unknown for any; the reason names them. Nothing is sent twice.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Notifications:
     Raises
     ------
     InputError
-        The variable of a password is not set.
+        The environment variable of a password is not set.
     """
 
     actions = ("notify",)
@@ -35,16 +35,16 @@ class Notifications:
     def __init__(self, destinations: Sequence[Destination]) -> None:
         self._destinations = [(destination, _password(destination)) for destination in destinations]
         self._busy: dict[int, Future[None]] = {}
-        """The newest delivery to each destination, by its place in the list."""
+        """The newest delivery to each destination, by the destination's index."""
         self._closed = False
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Send a notification; never raises. The destinations have limits of their own in place of ``timeout``."""
+        """Send a notification; never raises. Each destination has its own time limit, which replaces ``timeout``."""
         if self._closed:
             return Reply("rejected", "the control is closed")
         began = time.monotonic()
         sent = [self._start(n, args) for n in range(len(self._destinations))]
-        failures: list[tuple[str, Reply]] = []  # two destinations may have one name, as two channels of a chat
+        failures: list[tuple[str, Reply]] = []  # two destinations may share a name, as two channels of a chat
         for (destination, _), delivery in zip(self._destinations, sent, strict=True):
             left = began + destination.timeout_s - time.monotonic()
             if (failure := _failure_of(delivery, left, destination.timeout_s)) is not None:
@@ -61,7 +61,7 @@ class Notifications:
         self._closed = True
 
     def _start(self, number: int, message: Mapping[str, Any]) -> "Future[None]":
-        """Begin a delivery on a thread of its own, unless an earlier one to the same destination hangs."""
+        """Begin a delivery on a separate thread, unless an earlier one to the same destination hangs."""
         delivery: Future[None] = Future()
         earlier = self._busy.get(number)
         if earlier is not None and not earlier.done():
@@ -77,7 +77,7 @@ class Notifications:
             else:
                 delivery.set_result(None)
 
-        # A daemon, so that a destination that hangs does not keep the process from ending.
+        # A daemon, so that a hanging destination does not keep the process from ending.
         threading.Thread(target=work, name="notification", daemon=True).start()
         return delivery
 

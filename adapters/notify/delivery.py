@@ -1,4 +1,4 @@
-"""How a notification reaches its destination: each function returns once it is taken."""
+"""Delivers notifications; each function returns once its destination has accepted the notification."""
 
 import os
 import signal
@@ -21,18 +21,18 @@ from .settings import Destination, EmailSettings
 
 
 class Refused(Exception):  # noqa: N818  named after the event
-    """A destination did not take a notification."""
+    """A destination refused a notification."""
 
 
 def deliver(destination: Destination, message: Mapping[str, Any], password: str | None) -> None:
-    """Send a notification, and return once the destination has taken it.
+    """Send a notification, and return once the destination has accepted it.
 
     Raises
     ------
     Refused
-        The destination has certainly not taken it.
+        The destination has certainly not accepted it.
     Exception
-        Whether it has is unknown.
+        It is unknown whether the destination has accepted it.
     """
     if destination.email is not None:
         _send_email(destination.email, message, password, destination.timeout_s)
@@ -43,7 +43,7 @@ def deliver(destination: Destination, message: Mapping[str, Any], password: str 
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Redirects would repeat the request as a GET without the notification, perhaps unencrypted."""
+    """Refuses redirects, which would repeat the request as a GET without the notification, perhaps unencrypted."""
 
     def redirect_request(self, req: object, fp: object, code: int, msg: str, headers: object, newurl: str) -> None:
         return None
@@ -60,7 +60,7 @@ def _post(destination: Destination, message: Mapping[str, Any]) -> None:
     except HTTPError as error:
         with error:
             raise Refused(f"answered {error.code} {error.reason}") from None
-    except URLError as error:  # before the request was sent
+    except URLError as error:  # raised before the request was sent
         raise Refused(f"cannot be reached: {error.reason}") from None
 
 
@@ -73,7 +73,7 @@ def _send_email(settings: EmailSettings, message: Mapping[str, Any], password: s
                 smtp.starttls(context=ssl.create_default_context())
             if settings.user is not None:
                 smtp.login(settings.user, password or "")
-        except OSError as error:  # those of smtplib and ssl are OSErrors
+        except OSError as error:  # includes the errors of smtplib and ssl
             raise Refused(_said(error)) from None
         try:
             refused = smtp.send_message(_email(settings, message))
@@ -83,7 +83,7 @@ def _send_email(settings: EmailSettings, message: Mapping[str, Any], password: s
             raise Refused(_said(error)) from None
         if refused:
             raise Refused(f"recipients refused: {', '.join(refused)}")
-        with suppress(OSError):  # the email is taken
+        with suppress(OSError):  # the email is already accepted
             smtp.quit()
 
 
@@ -102,7 +102,7 @@ def _email(settings: EmailSettings, message: Mapping[str, Any]) -> EmailMessage:
     email["Subject"] = " ".join(subject.split())  # a header has one line
     email["From"], email["To"] = settings.sender, ", ".join(settings.to)
     email["Date"] = formatdate(usegmt=True)
-    email["Message-ID"] = f"<{message['id']}@xas-agent>"  # the same if it is sent again after a restart
+    email["Message-ID"] = f"<{message['id']}@xas-agent>"  # equal if it is sent again after a restart
     shown = {**message, "time": f"{datetime.fromtimestamp(message['time'], UTC):%Y-%m-%d %H:%M:%S} UTC"}
     email.set_content("\n".join(f"{key}: {value}" for key, value in shown.items() if value not in ("", {}, 0)))
     return email
@@ -131,7 +131,7 @@ def _run_command(command: Sequence[str], message: Mapping[str, Any], timeout_s: 
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End a command with what it has started."""
+    """Kill a command and the processes that it started."""
     if os.name == "posix":
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()

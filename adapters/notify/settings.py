@@ -1,4 +1,4 @@
-"""Where notifications go."""
+"""The destinations of notifications."""
 
 from typing import Self
 from urllib.parse import urlsplit
@@ -17,17 +17,17 @@ class EmailSettings(Settings):
     host: str = Field(min_length=1)
     """SMTP server."""
     port: int = Field(default=587, ge=1, le=65535)
-    """Its port."""
+    """Port of the server."""
     starttls: bool = True
-    """Whether to encrypt, and to check the server's certificate."""
+    """Whether to encrypt the connection and verify the server's certificate."""
     sender: str = Field(alias="from", min_length=1)
     """Address of the sender."""
     to: tuple[str, ...] = Field(min_length=1)
     """Addresses of the recipients."""
     user: str | None = None
-    """User at the server; unset: without a log-in."""
+    """User at the server; unset: no log-in."""
     password_env: str | None = None
-    """Environment variable with the user's password, which is never in a config."""
+    """Environment variable that holds the user's password, which is never in a config."""
 
     @model_validator(mode="after")
     def _user_has_a_password(self) -> Self:
@@ -40,16 +40,16 @@ class Destination(Settings):
     """A destination of notifications: one of ``webhook``, ``email`` and ``command``."""
 
     webhook: str | None = None
-    """URL to which the notification is sent as JSON, by POST."""
+    """URL that receives the notification as JSON, by POST."""
     email: EmailSettings | None = None
-    """An email with the notification as text."""
+    """An email that contains the notification as text."""
     command: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Program and arguments of a command, which reads the notification as JSON; there is no shell."""
+    """Program and arguments of a command that reads the notification as JSON from stdin; no shell is used."""
     insecure: bool = False
-    """Whether to send without encryption to another machine: to a webhook ``http://…``, or by email without
+    """Whether to send to another machine without encryption: to a webhook ``http://…``, or by email without
     ``starttls``."""
     timeout_s: float = Field(default=10.0, gt=0)
-    """Time in which the destination must take the notification, s."""
+    """Time within which the destination must accept the notification, s."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -70,7 +70,7 @@ class Destination(Settings):
 
     @property
     def encrypted(self) -> bool:
-        """Whether the webhook has a scheme that encrypts."""
+        """Whether the scheme of the webhook encrypts."""
         return urlsplit(self.webhook or "").scheme == "https"
 
     @property
@@ -80,7 +80,7 @@ class Destination(Settings):
 
     @property
     def name(self) -> str:
-        """Name for messages, without what may be secret: the path of a webhook often is.
+        """Name for messages, without parts that may be secret, such as the path of a webhook.
 
         >>> Destination(webhook="https://hooks.example.org/T0/secret").name
         'webhook hooks.example.org'

@@ -35,20 +35,20 @@ class QueueServerControl:
     - ``queue_plan`` adds ``plan: {name, args, kwargs, meta}`` to the queue at ``position`` (``back``, ``front``, or
       an index), and starts the queue with ``start: true``; or it removes the item with the uid ``remove``.
 
-    Each action is done once, over lost, late and repeated messages and a restart of the agent or the manager: a plan
-    carries the decision's id in its metadata and is looked for before it is added, and the other actions follow the
-    manager's state. A request with an id that was answered gets the same answer again.
+    Each action is carried out once, despite lost, late and repeated messages and restarts of the agent or the
+    manager: a plan carries the decision's id in its metadata and is searched for before it is added, and the other
+    actions follow the manager's state. A repeated request with an answered id receives the same answer.
 
-    One agent acts on a manager at a time: the first one holds the lease until it ends, and all but ``stop`` and
-    ``abort`` is ``rejected`` without it.
+    One agent acts on a manager at a time: the first one holds the lease until it ends, and without the lease all
+    actions except ``stop`` and ``abort`` are ``rejected``.
 
     Parameters
     ----------
     settings : QueueServerSettings
     session : str
-        What this agent is, for the messages to others.
+        Description of this agent, for messages to others.
     hold : bool
-        Whether to take the lease now, if it is free; else the first action takes it.
+        Whether to take the lease now, if it is free; otherwise the first action takes it.
     """
 
     def __init__(self, settings: QueueServerSettings, session: str = "", *, hold: bool = False) -> None:
@@ -62,17 +62,17 @@ class QueueServerControl:
         self._answered: FIFOCache[str, Reply] = FIFOCache(_MAX_ANSWERED_IDS)
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Carry out ``action`` within ``timeout`` s, else answer ``expired``; never raises.
+        """Carry out ``action`` within ``timeout`` s, otherwise answer ``expired``; never raises.
 
-        The reason tells the manager's state. A refusal of the manager is ``rejected``, unless something was done
-        before it; a failure whose effect cannot be known is ``expired``.
+        The reason states the manager's state. A refusal by the manager is ``rejected``, unless something was done
+        before it; a failure with an unknown effect is ``expired``.
         """
         if self._closing.is_set():
             return Reply("rejected", "the control is closed")
         with self._lock:
             if (answered := self._answered.get(id)) is not None:
                 return answered
-        # Whoever may ask at all may stop the experiment.
+        # Anybody with access may stop the experiment.
         refusal = "" if action in URGENT_ACTIONS else self._lease.take()
         reply = Reply("rejected", refusal) if refusal else self._carry_out(id, action, args, timeout)
         if reply.status != "expired":

@@ -1,7 +1,7 @@
 """The lease of a queue server: one agent acts on it at a time.
 
-It is a file that the agent locks. The system gives the lock back when the process ends, however it ends, so that no
-dead agent keeps the beamline (``docs/decisions/0033-lease-of-queue-servers.md``).
+It is a file that the agent locks. The system releases the lock when the process ends, whatever the cause, so that a
+dead agent cannot keep the beamline (``docs/decisions/0033-lease-of-queue-servers.md``).
 """
 
 import getpass
@@ -25,7 +25,7 @@ log = get_logger()
 _SHARED = Path("/tmp")
 """Folder that all users of the machine share; not ``TMPDIR``, which may be one user's."""
 _MODE = 0o666
-"""Another user's agent may take over a file that a killed one has left."""
+"""Mode with which another user's agent may take over the file of a killed agent."""
 _LONGEST_NOTE = 500
 _REMOVED = "the lease {} was removed, so another agent may control this beamline; start this agent again to take it"
 
@@ -39,19 +39,19 @@ class FileLease:
     ----------
     path : Path
     session : str
-        What the holder is, for the messages to others.
+        Description of the holder, for messages to others.
     """
 
     def __init__(self, path: Path, session: str = "") -> None:
         self.path, self._session = path, session
         self._file: int | None = None
-        """Descriptor of the locked file; None if this agent has no lease."""
+        """Descriptor of the locked file; None if this agent does not hold the lease."""
         self._never = ""
-        """Why this agent takes the lease no more; empty if it may."""
+        """Why this agent must not take the lease again; empty if it may."""
         self._lock = threading.Lock()
 
     def take(self) -> str:
-        """Take the lease or keep it; return why this agent cannot have it, empty if it has it."""
+        """Take or keep the lease; return why this agent cannot have it, empty if it has it."""
         with self._lock:
             if fcntl is None:
                 return ""
@@ -64,13 +64,13 @@ class FileLease:
             try:
                 if self._file is None:
                     return self._open()
-                os.utime(self._file)  # so that nothing takes it for an old file
+                os.utime(self._file)  # so that no clean-up removes it as an old file
             except OSError as error:
                 return f"the lease {self.path} cannot be locked: {error.strerror}; name another (queue_server.lease)"
             return ""
 
     def release(self) -> None:
-        """Give the lease back, if this agent has it, and take it no more."""
+        """Give the lease back, if this agent has it, and never take it again."""
         with self._lock:
             self._never = self._never or "the control is closed"
             if self._file is not None and self._is_at_path(self._file):
@@ -79,7 +79,7 @@ class FileLease:
             self._close()
 
     def _open(self) -> str:
-        """Lock the file, and write into it who holds it."""
+        """Lock the file, and write the holder's description into it."""
         assert fcntl is not None
         while True:
             file = _opened(self.path)
@@ -96,14 +96,14 @@ class FileLease:
                 break
             os.close(file)  # its holder has just removed it
         self._file = file
-        with suppress(OSError):  # a full disk: the lock holds without a text
+        with suppress(OSError):  # the disk is full: the lock holds without a text
             os.truncate(file, 0)
             os.pwrite(file, _note(self._session).encode()[:_LONGEST_NOTE], 0)
         log.info("this agent controls the beamline", lease=str(self.path))
         return ""
 
     def _is_at_path(self, file: int) -> bool:
-        """Whether the open file is the one that the path names now."""
+        """Return whether the open file is the one that the path names now."""
         with suppress(OSError):
             return os.path.samestat(os.fstat(file), self.path.stat())
         return False
@@ -115,7 +115,7 @@ class FileLease:
 
 
 def lease_of(address: str) -> Path:
-    """Return the file that all agents of this machine lock for a manager, whatever they call its host.
+    """Return the file that all agents of this machine lock for a manager, by whatever name they reach its host.
 
     >>> lease_of("tcp://localhost:60615") == lease_of("tcp://127.0.0.1:60615")
     True
@@ -128,11 +128,11 @@ def lease_of(address: str) -> Path:
 
 
 def _machine(host: str) -> str:
-    """Return the address of a machine, ``here`` for this one; the name if it is unknown."""
+    """Return the address of a machine, ``here`` for this one; the name itself if it is unknown."""
     try:
         found = socket.gethostbyname(host)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-            probe.bind((found, 0))  # this succeeds for addresses of this machine only
+            probe.bind((found, 0))  # succeeds only for addresses of this machine
             return "here"
     except OSError:
         return host.lower()
@@ -140,7 +140,7 @@ def _machine(host: str) -> str:
 
 
 def _note(session: str) -> str:
-    """Return who this agent is."""
+    """Return the description of this agent."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -151,19 +151,19 @@ def _note(session: str) -> str:
 
 
 def _holder(file: int) -> str:
-    """Return the note of a holder, as text of one line whatever the file contains."""
+    """Return the description of a holder as one line of text, whatever the file contains."""
     text = os.pread(file, _LONGEST_NOTE, 0).decode(errors="replace")
     return "".join(c if c.isprintable() else " " for c in text).strip() or "another agent"
 
 
 def _opened(path: Path) -> int:
-    """Open a file for a lock; it is made if it does not exist."""
+    """Open a file for a lock; create it if it does not exist."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
-        # Not O_CREAT for a file that exists: systems refuse that for another user's file in /tmp.
+        # No O_CREAT if the file exists: systems refuse that for another user's file in /tmp.
         with suppress(FileNotFoundError):
             return os.open(path, flags)
         with suppress(FileExistsError):
             file = os.open(path, flags | os.O_CREAT | os.O_EXCL, _MODE)
-            os.fchmod(file, _MODE)  # whatever the umask
+            os.fchmod(file, _MODE)  # independent of the umask
             return file

@@ -1,7 +1,7 @@
 """The RE Manager of a queue server: its address, its state, and a connection for one control request.
 
-The manager answers JSON requests ``{method, params}`` on a ZMQ socket, one after another. They are not sent by
-bluesky-queueserver-api, which delivers a request that it has reported as timed out to a manager that starts later
+The manager answers JSON requests ``{method, params}`` on a ZMQ socket, one after another. bluesky-queueserver-api is
+not used to send them: it may deliver a request that it reported as timed out to a manager that starts later
 (``docs/decisions/0029-requests-to-a-queue-server.md``).
 """
 
@@ -20,11 +20,11 @@ from pydantic import BaseModel, Field, field_validator
 from ...agent.types import Settings
 
 _POLL_S = 0.1
-"""Longest time until a wait notices that the control was closed, and interval at which the state is watched, s."""
+"""Longest time until a wait notices that the control was closed, and interval between checks of the state, s."""
 _LONGEST_WAIT_S = 5.0
 """Longest wait for one answer, s; the manager sends a long history slowly."""
 _SETTLE_S = 2.0
-"""Time over which a refusal counts as temporary, s: the manager learns of its worker every 0.5 s."""
+"""Time for which a refusal counts as temporary, s: the manager polls its worker every 0.5 s."""
 ENVIRONMENT_CLOSED = "the environment is closed: open it in the queue server"
 _ADDRESS = re.compile(r"tcp://[^\s/:*]+:\d{1,5}|ipc:///\S+")
 _PUBLIC_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -41,13 +41,13 @@ class QueueServerSettings(Settings):
     user: str = "xas-agent"
     """Name that the queue shows as the user of the agent's plans."""
     user_group: str = "primary"
-    """User group, whose permissions in the queue server say which plans and devices the agent may use."""
+    """User group; its permissions in the queue server determine which plans and devices the agent may use."""
     lease: Path | None = None
-    """File that the agent locks which may act on this manager; the others may only stop. Unset: a file of this
+    """File that is locked by the one agent that may act on this manager; others may only stop. Unset: a file on this
     machine in ``/tmp``, named after the manager. Agents on several machines need the same file on a shared disk."""
     retry_s: float = Field(default=0.5, gt=0)
     """Time without an answer after which the manager is asked again, s; it doubles each time, up to 5 s.
-    ``control.timeout_s`` bounds the whole request."""
+    ``control.timeout_s`` limits the whole request."""
 
     @field_validator("address")
     @classmethod
@@ -65,7 +65,7 @@ class QueueServerSettings(Settings):
 
 
 class ManagerState(BaseModel):
-    """What the manager says of itself; other keys of its status are ignored."""
+    """The manager's status; other keys are ignored."""
 
     manager_state: str
     """``idle``, ``executing_queue``, ``paused``, …"""
@@ -74,7 +74,7 @@ class ManagerState(BaseModel):
     running_item_uid: str | None
     pause_pending: bool
     plan_history_uid: str
-    """Changes with each entry of the history."""
+    """Uid that changes with each entry of the history."""
 
     @property
     def executing(self) -> bool:
@@ -82,7 +82,7 @@ class ManagerState(BaseModel):
 
     @property
     def refusal(self) -> str | None:
-        """Why the state has no plan to act on; None if it has one."""
+        """Why there is no plan to act on; None if there is one."""
         if not self.worker_environment_exists:
             return ENVIRONMENT_CLOSED
         return None if self.executing or self.manager_state == "paused" else "no plan is running"
@@ -100,7 +100,7 @@ class Refused(Exception):  # noqa: N818  named after the event
     """The manager refused a request."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
-        said, _, _ = str(answer.get("msg")).partition("\nPlan: ")  # which the asker knows
+        said, _, _ = str(answer.get("msg")).partition("\nPlan: ")  # known to the sender
         super().__init__(" ".join(said.split()))
 
 
@@ -108,9 +108,9 @@ class ManagerLink:
     """A connection for one control request, which ends with it; not thread-safe.
 
     All messages of a request travel over one connection, and the manager answers them in order. The answer to a
-    question therefore shows what every earlier message has done, even one whose own answer was lost. Answers carry
-    the number of their message, so that a late or repeated one is not taken for another. Unsent messages are dropped
-    at the end: none reaches a manager that starts later.
+    question therefore shows the effect of every earlier message, even of one whose own answer was lost. Answers carry
+    the number of their message, so that late or repeated answers cannot be mistaken. Unsent messages are dropped at
+    the end, so that none reaches a manager that starts later.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ class ManagerLink:
         self._socket.connect(settings.address)
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """Return the answer to a request that may be repeated; it is sent again until there is one.
+        """Return the answer to a request that may be repeated; it is sent until an answer arrives.
 
         Raises
         ------
@@ -158,7 +158,7 @@ class ManagerLink:
         return answer
 
     def act(self, method: str, *, settle_s: float = _SETTLE_S, **params: Any) -> bool:
-        """Send a request once; return whether the manager has accepted it. If not, only its state can tell.
+        """Send a request once; return whether the manager has accepted it. If not, only its state shows the effect.
 
         Raises
         ------
@@ -183,21 +183,21 @@ class ManagerLink:
         return self.state
 
     def watch(self) -> Iterator[ManagerState]:
-        """Yield the manager's state again and again, until ``Unanswered``."""
+        """Yield the manager's state repeatedly, until ``Unanswered`` is raised."""
         while True:
             yield self.look()
             self._closing.wait(_POLL_S)
 
     def _send(self, method: str, params: dict[str, Any]) -> None:
         payload = json.dumps({"method": method, "params": params}).encode()
-        while not self._socket.poll(round(1000 * _POLL_S), zmq.POLLOUT):  # as after a handshake that failed
+        while not self._socket.poll(round(1000 * _POLL_S), zmq.POLLOUT):  # for example after a failed handshake
             self._check_time()
         self._check_time()
         self._number += 1
         self._socket.send_multipart([str(self._number).encode(), b"", payload])
 
     def _answer(self, first: int, wait_s: float) -> dict[str, Any] | None:
-        """Return the next answer to a message from number ``first`` on; None if there is none within ``wait_s``."""
+        """Return the next answer to a message numbered ``first`` or later; None if none arrives within ``wait_s``."""
         end = time.monotonic() + wait_s
         while (left_s := min(end, self._end) - time.monotonic()) > 0 and not self._closing.is_set():
             if not self._socket.poll(max(1, round(1000 * min(left_s, _POLL_S)))):

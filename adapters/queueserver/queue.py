@@ -1,4 +1,4 @@
-"""Actions on the queue: a plan is added once, however often it is asked for, and items are removed."""
+"""Actions on the queue: adding a plan once, however often this is requested, and removing items."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -9,11 +9,11 @@ from ...agent.types import Reply
 from .link import ENVIRONMENT_CLOSED, ManagerLink, ManagerState, Refused
 
 DECISION = "xas_agent_decision"
-"""Key of the decision's id in a plan's metadata, by which the plan is found again; it is in the RunStart, too."""
+"""Key of the decision's id in a plan's metadata, by which the plan is found; the RunStart contains it, too."""
 
 
 class Plan(BaseModel):
-    """A plan as the queue server takes it; devices are named."""
+    """A plan as the queue server accepts it, with devices given by name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,11 +43,11 @@ class QueueArgs(BaseModel):
 
 
 class PlanHistory:
-    """The decisions whose plans the manager has finished, read again only when they have changed."""
+    """The decisions whose plans the manager has finished; read again only after a change."""
 
     def __init__(self) -> None:
         self._read: tuple[str, frozenset[str | None]] = "", frozenset()
-        """The history's uid and its decisions, together, since two threads may look."""
+        """The history's uid and its decisions, stored together because two threads may read them."""
 
     def __call__(self, link: ManagerLink) -> frozenset[str | None]:
         uid, decisions = self._read
@@ -59,7 +59,7 @@ class PlanHistory:
 
 
 def add(link: ManagerLink, history: PlanHistory, id: str, args: QueueArgs) -> Reply:
-    """Add the plan of a decision to the queue unless it is there, runs or has run; start the queue if asked to."""
+    """Add the plan of a decision unless it is queued, runs or has run; start the queue if requested."""
     assert args.plan is not None
     where = _find(link, history, id)
     if where is None and args.start and (refusal := _why_no_start(link.look())) is not None:
@@ -96,13 +96,13 @@ def remove(link: ManagerLink, uid: str) -> Reply:
 
 
 def _find(link: ManagerLink, history: PlanHistory, id: str, *, remove_repeats: bool = False) -> str | None:
-    """Say where the plan of a decision is; None if it is nowhere.
+    """Return where the plan of a decision is; None if it is nowhere.
 
-    It is looked for in the direction in which items move, so that it cannot be missed. A message that the network
-    repeats adds the plan twice; what is too much is removed before it can start.
+    The search follows the direction in which items move, so that it cannot miss the plan. A message repeated by the
+    network adds the plan twice; surplus copies are removed before they can start.
     """
     queue = link.ask("queue_get")
-    # An aborted plan, which the manager puts back into the queue with its result, has run.
+    # An aborted plan has run; the manager puts it back into the queue with its result.
     queued = [item["item_uid"] for item in queue["items"] if _decision_of(item) == id and "result" not in item]
     running = _decision_of(queue["running_item"]) == id
     ran = not running and (remove_repeats or not queued) and id in history(link)

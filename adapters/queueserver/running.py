@@ -1,4 +1,4 @@
-"""Actions on the running plan. Each looks at the manager's state first, and asks only for what is not yet so."""
+"""Actions on the running plan. Each first reads the manager's state, and requests only what is still missing."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from .link import ManagerLink
 
 
 def pause(link: ManagerLink, option: Literal["deferred", "immediate"]) -> Reply:
-    """Pause the running plan and wait until it rests; ``deferred`` waits for the plan's next checkpoint."""
+    """Pause the running plan and wait until it is paused; ``deferred`` waits for the plan's next checkpoint."""
     plan, asked = None, False
     for state in link.watch():
         if state.manager_state == "paused":
@@ -24,7 +24,7 @@ def pause(link: ManagerLink, option: Literal["deferred", "immediate"]) -> Reply:
 
 
 def resume(link: ManagerLink) -> Reply:
-    """Resume the paused plan; a pause that is still to come is awaited first."""
+    """Resume the paused plan; if a pause is pending, wait for it first."""
     for state in link.watch():
         if state.manager_state == "paused":
             if link.act("re_resume"):
@@ -37,7 +37,7 @@ def resume(link: ManagerLink) -> Reply:
 
 
 def end(link: ManagerLink, verb: Literal["stop", "abort"]) -> Reply:
-    """Pause the running plan, stop or abort it, and wait for its end; the manager ends only a plan that is paused."""
+    """Pause the running plan, stop or abort it, and wait for its end; the manager ends only a paused plan."""
     plan, pausing, ending = None, False, False
     for state in link.watch():
         if plan is not None and state.running_item_uid != plan:
@@ -47,7 +47,7 @@ def end(link: ManagerLink, verb: Literal["stop", "abort"]) -> Reply:
         plan = state.running_item_uid
         if state.manager_state == "paused":
             link.act(f"re_{verb}")
-            ending = True  # also if refused or unanswered: a plan that then runs is ending, or was resumed by a user
+            ending = True  # even if refused or unanswered: a plan that then runs is ending, or a user resumed it
         elif plan is not None and not ending and not (pausing and state.pause_pending):
             link.act("re_pause", option="immediate")
             pausing = True

@@ -1,4 +1,4 @@
-"""A robot that loads and prepares samples: its messages, the agent's side and the robot's side."""
+"""A robot that loads and prepares samples: its messages, the agent's side, and the robot's side."""
 
 from .control import RobotControl
 from .schema import ANSWERS, REQUESTS, RobotAnswer, RobotRequest, RobotStatus, check_args, json_schemas

@@ -1,4 +1,4 @@
-"""The agent's side of a robot: it sends actions, follows them until they are done, and gives the heartbeat."""
+"""The agent's side of a robot: it sends actions, follows them to their end, and gives the heartbeat."""
 
 import threading
 import time
@@ -16,25 +16,25 @@ log = get_logger()
 _LONGEST_BEAT_S = 1.0
 """Longest interval between two heartbeats, s."""
 _BEATS = 5
-"""Number of heartbeats within the robot's time, so that it survives the loss of some."""
+"""Number of heartbeats within the robot's time limit, so that some may be lost."""
 _MISSED = 2
-"""Number of heartbeats without an answer after which a person hears of it."""
+"""Number of successive heartbeats without an answer at which a person is alerted."""
 _FIRST_POLL_S = 0.02
-"""First interval at which an accepted action is asked about, s; it doubles up to that of the heartbeats."""
+"""First interval between queries on an accepted action, s; it doubles up to that of the heartbeats."""
 _UNKNOWN_SAFE_AFTER_S = 10.0
-"""Time after which a robot that has not said when it goes into its safe state counts as lost, s."""
+"""Time after which a robot counts as lost if it has not stated when it goes into its safe state, s."""
 
 
 class RobotControl:
     """Sends the actions of decisions to a robot; any thread may call it.
 
-    An action is sent again, under the decision's id, until the robot answers or the time is over. An accepted action
-    is followed by status queries until it is done, so that a decision has its last status only then:
+    An action is sent repeatedly, under the decision's id, until the robot answers or the time is over. Status queries
+    then follow an accepted action to its end, so that a decision has its final status only then:
 
     - ``acknowledged``: the robot has done it;
     - ``rejected``: the robot refused it, and nothing was done;
     - ``expired``: it failed, was halted, or its outcome is unknown: the robot did not accept it in time, fell silent,
-      or knows nothing of it.
+      or does not know it.
 
     A person's ``halt`` and ``release`` wait for no action, and are answered at once.
 
@@ -47,7 +47,7 @@ class RobotControl:
     Raises
     ------
     InputError
-        Nothing would tell the robot from a stranger.
+        The settings provide nothing that identifies the robot.
     """
 
     actions = (*ROBOT_ACTIONS, *ROBOT_ORDERS)
@@ -66,7 +66,7 @@ class RobotControl:
         Parameters
         ----------
         timeout : float
-            Longest time until the robot accepts it, s; ``action_timeout_s`` is that until it is done.
+            Longest time until the robot accepts it, s; ``action_timeout_s`` limits the time until it is done.
         """
         reply = self._control.request(id, action, args, timeout)
         if reply.status == "acknowledged" and action in ROBOT_ACTIONS:
@@ -75,14 +75,14 @@ class RobotControl:
         return reply
 
     def close(self) -> None:
-        """End the heartbeat, so that the robot goes into its safe state, and give up what is not done."""
+        """End the heartbeat, so that the robot goes into its safe state, and give up unfinished actions."""
         self._closing.set()
         self._control.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _follow(self, id: str) -> Reply:
-        """Ask about an accepted action until it is done."""
+        """Query an accepted action until it is done."""
         heard = time.monotonic()
         end, poll_s = heard + self.settings.action_timeout_s, _FIRST_POLL_S
         while not self._closing.wait(poll_s):
@@ -123,9 +123,9 @@ class RobotControl:
             self._closing.wait(self._beat_s)
 
     def _ask(self, of: str | None = None) -> RobotStatus | None:
-        """Give a heartbeat and return the robot's status; None without an answer."""
+        """Give a heartbeat and return the robot's status; None if there is no answer."""
         args = {"of": of, "heartbeat": True}
-        # A query has an id of its own each time, so that no old answer can be taken for the present state.
+        # Each query has its own id, so that no old answer can be taken for the present state.
         reply = self._control.request(uuid.uuid4().hex, "status", args, self._beat_s)
         if reply.status != "acknowledged":
             return None

@@ -16,23 +16,23 @@ JobState = Literal["running", "done", "failed", "halted"]
 
 
 class _Args(Described):
-    # A key that the robot does not know may be a misspelt limit, so it is refused.
+    # Extra keys are refused, since an unknown key may be a misspelt limit.
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Load(_Args):
-    """Bring a sample into the beam. Done when it is there."""
+    """Bring a sample into the beam. The action is done when the sample is there."""
 
     sample: Name
-    """Name of the sample, or of its place, as the robot knows it."""
+    """Name of the sample or of its place, as the robot knows it."""
 
 
 class Unload(_Args):
-    """Take the sample out of the beam. Done when the place is free."""
+    """Take the sample out of the beam. The action is done when the place is free."""
 
 
 class Dose(_Args):
-    """Add a reagent to the sample. Done when all of it is added."""
+    """Add a reagent to the sample. The action is done when all of it is added."""
 
     reagent: Name
     """Name of the reagent, as the robot knows it."""
@@ -43,10 +43,10 @@ class Dose(_Args):
 
 
 class Heat(_Args):
-    """Bring the sample to a temperature and keep it there. Done when it is reached."""
+    """Bring the sample to a temperature and keep it there. The action is done when the temperature is reached."""
 
     target_c: float = Field(ge=-273.15)
-    """Temperature to reach, °C. At or below that of the room the heater is switched off."""
+    """Temperature to reach, °C. At or below room temperature, the heater is switched off."""
     ramp_c_per_min: float = Field(gt=0)
     """Rate of the change, °C/min."""
 
@@ -54,11 +54,11 @@ class Heat(_Args):
 class Halt(_Args):
     """Emergency stop: end the action in progress, go into the safe state, and accept no action until ``release``.
 
-    It overtakes every other request.
+    It takes precedence over all other requests.
     """
 
     reason: str = Field(default="", max_length=1000)
-    """Who asks, and why."""
+    """Who requests the stop, and why."""
 
 
 class Release(_Args):
@@ -66,21 +66,21 @@ class Release(_Args):
 
 
 class Query(_Args):
-    """Ask for the status. It changes nothing, except that a heartbeat puts off the safe state."""
+    """Request the status. This changes nothing, except that a heartbeat postpones the safe state."""
 
     of: Name | None = None
-    """Id of the action about which to report; null: none."""
+    """Id of the action to report on; null: none."""
     heartbeat: bool = False
-    """Whether the asker watches over the robot. A program that only displays the status must not set it."""
+    """Whether the sender supervises the robot. A program that only displays the status must not set it."""
 
 
 class _Request(Described):
     id: Name
-    """Identifies the request: the id of the decision. A repeated id is answered again and not done again."""
+    """Id of the request, equal to that of the decision. A repeated request is only answered again."""
     time: float | None = None
-    """Unix s at which the request is sent; only with a shared secret."""
+    """Time at which the request is sent, Unix s; only with a shared secret."""
     auth: str | None = None
-    """Proof of the shared secret: HMAC-SHA256, in hex, of the rest."""
+    """Proof of the shared secret: HMAC-SHA256, in hex, of the other fields."""
 
 
 class LoadRequest(_Request):
@@ -127,52 +127,52 @@ _REQUEST: TypeAdapter[RobotRequest] = TypeAdapter(
 
 
 class Job(Described):
-    """An accepted action and what became of it."""
+    """An accepted action and its outcome."""
 
     id: Name
     """Id of the request."""
     action: Literal["load", "unload", "dose", "heat"]
     """Requested action."""
     args: dict[str, Any]
-    """Its arguments."""
+    """Arguments of the action."""
     state: JobState
     """``running``, ``done``, ``failed``, or ``halted`` by an emergency stop before it was done."""
     reason: str = ""
-    """Why it failed, or was halted."""
+    """Why it failed or was halted."""
 
 
 class RobotStatus(Described):
-    """How the robot is."""
+    """The present state of the robot."""
 
     state: State
     """``ready``; ``busy`` with an action; ``safe``: the heater is off and the sample is kept, until the next action;
-    or ``halted``: the same, and no action is accepted until ``release``."""
+    or ``halted``: as ``safe``, but no action is accepted until ``release``."""
     reason: str = ""
-    """Why it is halted or in the safe state, or with what it is busy."""
+    """Why it is halted or in the safe state, or the action that keeps it busy."""
     sample: str | None = None
     """Sample in the beam; null: none."""
     temperature_c: float | None = None
     """Temperature of the sample, °C; null: not measured."""
     heater_on: bool = False
-    """Whether the heater keeps or changes the temperature."""
+    """Whether the heater holds or changes the temperature."""
     safe_after_s: float = Field(gt=0)
     """Time without a heartbeat after which the robot goes into its safe state, s."""
     of: Job | None = None
-    """The action that the request asked about; null: none, or the robot does not know it."""
+    """The action named in the request; null: none, or unknown to the robot."""
 
 
 class RobotAnswer(Described):
-    """The answer to every request."""
+    """The answer to any request."""
 
     id: str | None = None
     """Id of the request; null if it could not be read."""
     status: Literal["acknowledged", "rejected", "expired"]
-    """``acknowledged``: the action is accepted, and the status tells when it is done. ``rejected``: nothing was done
-    and nothing will be. ``expired``: the robot does not know whether it was done."""
+    """``acknowledged``: the action is accepted, and the status shows when it is done. ``rejected``: nothing was or
+    will be done. ``expired``: the robot does not know whether it was done."""
     reason: str = ""
     """Why the action was not accepted."""
     data: RobotStatus | None = None
-    """The status, if it was asked for."""
+    """The status, if it was requested."""
     request: str | None = None
     """The ``auth`` of the request; only with a shared secret."""
     auth: str | None = None
@@ -180,7 +180,7 @@ class RobotAnswer(Described):
 
 
 ANSWERS = (RobotAnswer, RobotStatus, Job)
-"""An answer and its parts."""
+"""The model of an answer, and the models of its parts."""
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:

@@ -18,9 +18,9 @@ from .schema import HaltRequest, Job, Query, ReleaseRequest, RobotStatus, State,
 log = get_logger()
 
 _MAX_JOBS = 100_000
-"""Number of ids that are remembered, so that no action is done twice."""
+"""Number of ids to remember, so that no action is done twice."""
 _CLOSE_TIMEOUT_S, _HALT_TIMEOUT_S = 5.0, 2.0
-"""Longest wait for the end of a halted action when the server closes, and at an emergency stop, s."""
+"""Longest waits for the end of a halted action, s: when the server closes, and at an emergency stop."""
 
 
 class Robot(Protocol):
@@ -33,27 +33,27 @@ class Robot(Protocol):
     def do(self, action: str, args: Mapping[str, Any], halted: threading.Event) -> None:
         """Do an action, however long it takes; raise an exception with the reason if it fails.
 
-        One action is done at a time. Once ``halted`` is set it ends soon, with an exception if it was not done.
+        One action is done at a time. Once ``halted`` is set, it must end soon, and raise if it is incomplete.
         """
         ...
 
     def make_safe(self) -> None:
-        """Switch the heater off and keep the sample; return at once. The action in progress is halted before."""
+        """Switch the heater off and keep the sample; return at once. An action in progress was halted before."""
         ...
 
     def report(self) -> Mapping[str, Any]:
-        """Return ``sample``, ``temperature_c`` and ``heater_on``, as in the status; at once, from any thread."""
+        """Return ``sample``, ``temperature_c`` and ``heater_on`` for the status; at once, from any thread."""
         ...
 
 
 class RobotServer:
-    """Serves the schema of robots for a device.
+    """Serves the message schema of robots for a device.
 
-    An action is answered when it is accepted; status queries tell when it is done. An id that comes again is answered
-    again, also after a restart if there is a ``memory``. Without a heartbeat for ``safe_after_s``, and at the start,
-    the device is made safe; an action in progress fails. The next action ends the safe state. An emergency stop
-    (``halt``) ends the action in progress, makes the device safe and lets no action begin until ``release``, also
-    after a restart if there is a ``memory``.
+    An action is answered when it is accepted; status queries show when it is done. A repeated id receives the same
+    answer, even after a restart if there is a ``memory``. Without a heartbeat for ``safe_after_s``, and at the start,
+    the device is made safe and an action in progress fails; the next action ends the safe state. An emergency stop
+    (``halt``) ends the action in progress, makes the device safe and blocks all actions until ``release``, even after
+    a restart if there is a ``memory``.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ class RobotServer:
     safe_after_s : float
         Time without a heartbeat after which the device is made safe, s.
     memory : Path, optional
-        File of the accepted actions and the emergency stops, one JSON object per line. An action that was in progress
-        when the server ended is failed in it, and is not done again.
+        File of the accepted actions and emergency stops, one JSON object per line. An action in progress when the
+        server ended counts as failed, and is not done again.
 
     Raises
     ------
@@ -89,11 +89,11 @@ class RobotServer:
         self._safe_reason = ""
         """Why the device is in its safe state; empty if it is not."""
         self._stopped = ""
-        """Why no action may begin until ``release``; empty after it."""
+        """Why no action may begin until ``release``; empty otherwise."""
         self._heard_at = time.monotonic()
         self._closing = threading.Event()
         self._remember()
-        self._make_safe("no action since the start")  # the server before may have been killed
+        self._make_safe("no action since the start")  # the previous server may have been killed
         self._server = RequestServer(endpoint, self._carry_out, queries=("status",), urgent=("halt",))
         self.address = self._server.address
         self._watch = threading.Thread(target=self._watch_heartbeat, name="robot-watch", daemon=True)
@@ -134,7 +134,7 @@ class RobotServer:
                 of=None if query.of is None else self._jobs.get(query.of),
                 **self._robot.report(),
             )
-            if query.heartbeat:  # after a report, so that a device that gives none becomes safe
+            if query.heartbeat:  # after the report, so that a device that gives none becomes safe
                 self._heard_at = time.monotonic()
         return status.model_dump()
 
@@ -147,7 +147,7 @@ class RobotServer:
     def _halt(self, reason: str) -> Reply:
         """Make an emergency stop."""
         self._stopped = self._stopped or reason
-        self._halted.set()  # before the lock, which a device that is slow to refuse an action may hold
+        self._halted.set()  # before the lock, which a device slow to refuse an action may hold
         with self._lock:
             self._note_stop()
             self._make_safe(reason)
@@ -195,7 +195,7 @@ class RobotServer:
         reason = ""
         try:
             self._robot.do(job.action, job.args, halted)
-        except Exception as error:  # whatever the device raises is why the action failed
+        except Exception as error:  # any exception of the device is the reason of the failure
             reason = str(error) or type(error).__name__
         with self._lock:
             self._current = None
@@ -227,7 +227,7 @@ class RobotServer:
         self._halted.set()
         try:
             self._robot.make_safe()
-        except Exception:  # the watch goes on, and tries again
+        except Exception:  # the watch continues, and tries again
             log.exception("the robot did not go into its safe state")
             return
         self._safe_reason = reason
@@ -240,7 +240,7 @@ class RobotServer:
     def _note_stop(self) -> None:
         try:
             self._write({"halted": self._stopped})
-        except OSError:  # it holds all the same, until the server ends
+        except OSError:  # it is valid in any case, until the server ends
             log.exception("an emergency stop, or its end, is not in the memory")
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -251,7 +251,7 @@ class RobotServer:
                 os.fsync(file.fileno())
 
     def _remember(self) -> None:
-        """Read the memory, without a last line that broke off."""
+        """Read the memory, except for an incomplete last line."""
         if self._memory is None or not self._memory.exists():
             return
         try:

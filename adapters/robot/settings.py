@@ -1,4 +1,4 @@
-"""Where a robot is, and how long it may take."""
+"""The address of a robot, and the time limits of its actions."""
 
 from pydantic import Field
 
@@ -6,9 +6,9 @@ from ..zmq import ControlEndpoint
 
 
 class RobotSettings(ControlEndpoint):
-    """A robot that loads and prepares samples, and speaks the schema of robots."""
+    """A robot that loads and prepares samples, and follows the message schema of robots."""
 
     retry_s: float = Field(default=1.0, gt=0)
-    """Time after which an unanswered request is sent again, under the same id, s; the robot does nothing twice."""
+    """Time after which an unanswered request is repeated under the same id, s; the robot does nothing twice."""
     action_timeout_s: float = Field(default=900.0, gt=0)
-    """Longest time for an accepted action to be done, s; after it the decision is ``expired``."""
+    """Longest time until an accepted action is done, s; after it the decision is ``expired``."""

@@ -1,6 +1,6 @@
 """A Tiled catalogue of Bluesky runs: its runs as documents, and the agent's documents as runs.
 
-Any Tiled server that stores Bluesky runs will do, such as ``tiled serve catalog``; it needs no plugin.
+Any Tiled server that stores Bluesky runs is suitable, such as ``tiled serve catalog``; it needs no plugin.
 """
 
 from .documents import documents_of

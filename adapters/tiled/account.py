@@ -1,4 +1,4 @@
-"""Which documents of a run have come, by their numbers."""
+"""Tracks by number which documents of a run have arrived."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 Doc = Mapping[str, Any]
 
 _MAX_HOLES = 1000
-"""Number of holes of a series that are remembered; the oldest go first."""
+"""Number of gaps of a series to remember; the oldest are dropped first."""
 
 
 class Part(NamedTuple):
-    """The numbers of a document in its series: the Events of a stream, or the rows of a data key."""
+    """The numbers of a document in its series: Events of a stream, or rows of a data key."""
 
     series: str
     first: int
@@ -21,12 +21,12 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Series:
-    """Numbers from 1 that have come, in any order."""
+    """Numbers, from 1, that have arrived in any order."""
 
     next: int = 1
     """The number after the highest one."""
     holes: list[list[int]] = field(default_factory=list)
-    """First and last of the numbers below it that have not come."""
+    """First and last number of each gap below it."""
 
     def add(self, first: int, last: int) -> bool:
         """Record numbers; return whether any of them is new."""
@@ -41,13 +41,13 @@ class Series:
 
     @property
     def complete_to(self) -> int:
-        """Number up to which all have come."""
+        """Number up to which all have arrived."""
         return (self.holes[0][0] if self.holes else self.next) - 1
 
 
 @dataclass(slots=True)
 class RunAccount:
-    """The documents of one run that have come."""
+    """The documents of one run that have arrived."""
 
     uid: str
     started: bool = False
@@ -60,7 +60,7 @@ class RunAccount:
     """Highest number of each series that came from the catalogue, and its time."""
 
     def part(self, name: str, doc: Doc) -> Part | None:
-        """Return the numbers of a document; None if it has none, is malformed or its descriptor is not known."""
+        """Return the numbers of a document; None if it has none, is malformed, or has an unknown descriptor."""
         stream = self.streams.get(str(doc.get("descriptor")))
         if stream is None:
             return None
@@ -78,7 +78,7 @@ class RunAccount:
         return None
 
     def missing_before(self, name: str, doc: Doc) -> dict[str, int]:
-        """Return the number up to which each series should have come before a document, if numbers are missing."""
+        """Return the number up to which each series should be complete before a document, if numbers are missing."""
         ends: dict[str, Any] = {}
         if name == "stop":
             counts = doc.get("num_events")
@@ -109,7 +109,7 @@ class RunAccount:
         return new
 
     def fill(self, name: str, doc: Doc) -> Doc | None:
-        """Record a document of the catalogue; return what is new of it, if anything."""
+        """Record a document from the catalogue; return its new part, if any."""
         part = self.part(name, doc)
         if part is not None and name == "stream_datum":
             known = self._series(part.series).next  # the catalogue has one document for all rows of a key
@@ -121,7 +121,7 @@ class RunAccount:
         return doc
 
     def was_filled(self, name: str, doc: Doc) -> bool:
-        """Whether the catalogue gave a document before; one that was measured again has a later time."""
+        """Return whether the catalogue supplied a document earlier; a repeated measurement has a later time."""
         part = self.part(name, doc)
         if part is None:
             return name != "stop" and name in ("start", "descriptor") and self._knows(name, doc)
@@ -132,11 +132,11 @@ class RunAccount:
         return self.started if name == "start" else str(doc.get("uid")) in self.streams
 
     def rows(self) -> dict[str, int]:
-        """Return how many Events of each stream need not be read again."""
+        """Return the number of Events of each stream that need not be read again."""
         return {key: series.complete_to for key, series in self.series.items() if "/" not in key}
 
     def reaches(self, documents: Iterable[tuple[str, Doc]], ends: Mapping[str, int]) -> bool:
-        """Whether documents, together with what has come, have each series up to a number."""
+        """Return whether documents, together with those that have arrived, complete each series up to a number."""
         then = self.copy()
         for name, doc in documents:
             then.add(name, doc)
@@ -153,12 +153,12 @@ class RunAccount:
         }
 
     def copy(self) -> "RunAccount":
-        """Return an account that changes by itself."""
+        """Return an independent copy of the account."""
         return self.of(self.uid, self.state())
 
     @classmethod
     def of(cls, uid: str, state: Mapping[str, Any]) -> "RunAccount":
-        """Return the account of a state."""
+        """Return the account with a saved state."""
         series = {key: Series(number, holes) for key, (number, holes) in state["series"].items()}
         filled = {key: (last, at) for key, (last, at) in state["filled"].items()}
         return cls(uid, state["started"], dict(state["streams"]), dict(state["keys"]), series, filled)

@@ -1,7 +1,7 @@
-"""The documents of a run in a catalogue.
+"""Reads the documents of a run in a catalogue.
 
-The exporter of bluesky-tiled-plugins makes them. It is meant to run within the server, but a stock server does not
-have it; here it runs on the client, over nodes that behave like those of the server.
+The exporter of bluesky-tiled-plugins creates them. It is meant to run within the server, but a stock server lacks it;
+here it runs on the client, on nodes that behave like those of the server.
 """
 
 import io
@@ -81,7 +81,7 @@ class _Stream(_Node):
         table = _joined([_table(part) for part in tables]) if tables else ()
         self.rows = len(table)
         self._parts: dict[str, _Node] = {}
-        # Listed again: the writer extends arrays before the table, so that now they have all its rows.
+        # Listed again: the writer extends arrays before the table, so that they now have all its rows.
         for key, part in client.items():
             if self.metadata()["data_keys"].get(key, {}).get("external"):
                 self._parts[key] = _Node(part)
@@ -107,7 +107,7 @@ class _Read(_Node):
 
 
 def _table(client: Any) -> Any:
-    """Return a table as a DataFrame; ``client.read()`` goes through dask, which makes texts of short arrays."""
+    """Return a table as a DataFrame; ``client.read()`` uses dask, which turns short arrays into texts."""
     import pyarrow as pa
 
     with io.BytesIO() as buffer:
@@ -116,7 +116,7 @@ def _table(client: Any) -> Any:
 
 
 def _joined(tables: list[Any]) -> Any:
-    """Return the rows of a stream, once each: its writer divides a wide table and may send rows again."""
+    """Return each row of a stream once: its writer divides a wide table and may send rows again."""
     import pandas as pd
 
     complete = min(map(len, tables))
@@ -129,7 +129,7 @@ async def _all(node: _Node) -> _Node:
 
 
 def _drive(texts: AsyncIterator[str]) -> Iterator[str]:
-    """Yield from an asynchronous iterator that never waits, without a loop: one may already run in this thread."""
+    """Yield from an asynchronous iterator that never waits, without a loop, as one may already run in this thread."""
     while True:
         try:
             texts.__anext__().__await__().__next__()

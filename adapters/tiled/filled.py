@@ -20,19 +20,19 @@ log = get_logger()
 
 _POLL_S = 0.1
 _MAX_RUNS = 1000
-"""Number of runs that are remembered; the oldest are forgotten first."""
+"""Number of runs to remember; the oldest are forgotten first."""
 _MAX_HELD_BYTES = 64 * 2**20
-"""Size of the documents that wait for lost ones; beyond it they wait no longer."""
+"""Largest size of the documents that wait for lost ones, bytes; beyond it they no longer wait."""
 _MAX_ASKED = 20
-"""Number of the latest runs in progress that are asked for after an interruption."""
+"""Number of latest runs in progress that are queried after an interruption."""
 _VAIN_S = 60.0
-"""Time in which a run's documents wait for no further lost ones, after the catalogue lacked some, s."""
+"""Time during which a run's documents wait for no further lost ones, after the catalogue lacked some, s."""
 _QUEUE = 1000
-"""Number of live documents that wait to be yielded, before the live source itself must queue them."""
+"""Number of live documents waiting to be yielded at which the live source itself must queue them."""
 
 
 class LiveSource(Protocol):
-    """A source that loses what is sent while it is not connected."""
+    """A source that loses documents sent while it is not connected."""
 
     @property
     def connected(self) -> bool: ...
@@ -45,11 +45,11 @@ class LiveSource(Protocol):
 
 
 class FilledSource:
-    """The documents of a live source, and those that it lost, from a catalogue that has the same runs.
+    """The documents of a live source, with those that it lost, which come from a catalogue of the same runs.
 
-    A document is lost if its number, or its run's start or descriptor, has not come before a later one, or if it
+    A document is lost if its number, or its run's start or descriptor, has not arrived before a later one, or if it
     was sent while the source was not connected. The later documents of such a run wait until the catalogue has the
-    lost ones, at most ``fill_s``; those of other runs do not wait.
+    lost ones, for at most ``fill_s``; those of other runs do not wait.
 
     Parameters
     ----------
@@ -61,21 +61,21 @@ class FilledSource:
     def __init__(self, live: LiveSource, endpoint: TiledEndpoint) -> None:
         self.live, self.endpoint = live, endpoint
         self.age_s = 0.0
-        """Age of the latest document, s: of one of the catalogue since it was recorded, of one that waited since it
-        came; 0 if it did not wait."""
+        """Age of the latest document, s: since it was recorded, if it came from the catalogue; since it arrived, if
+        it waited; otherwise 0."""
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lost = LostDocuments(endpoint, self._events.put)
         self._runs: FIFOCache[str, RunAccount] = FIFOCache(_MAX_RUNS)
         """Runs in progress."""
         self._ended: FIFOCache[str, bool] = FIFOCache(_MAX_RUNS)
-        """Runs that ended, and whether their stop came from the catalogue, so that nothing is lacking."""
+        """Runs that ended, and whether their stop came from the catalogue, so that nothing is missing."""
         self._run_of: FIFOCache[str, str] = FIFOCache(20 * _MAX_RUNS)
         """Run of each descriptor and resource, by uid."""
         self._held: dict[str, deque[tuple[Document, float]]] = {}
-        """Documents, with their arrival, that wait for lost ones; by run, or descriptor while that is not known."""
+        """Waiting documents with their arrival times, by run, or by descriptor while the run is unknown."""
         self._held_bytes = 0
         self._vain: FIFOCache[str, float] = FIFOCache(_MAX_RUNS)
-        """``time.monotonic()`` until which nothing waits for documents of a run that the catalogue lacked."""
+        """``time.monotonic()`` until which no documents of a run wait, after the catalogue lacked some of them."""
         self._newest = 0.0
         """Start time of the newest run."""
         self._latest_run = ""
@@ -101,12 +101,12 @@ class FilledSource:
 
     @property
     def position(self) -> Mapping[str, Any]:
-        """What the latest document changed: the account of its run; null after its stop."""
+        """Change by the latest document: the account of its run; null after its stop."""
         account = self._runs.get(self._latest_run)
         return {"newest": self._newest, f"run {self._latest_run}": None if account is None else account.state()}
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on after the document with this position, with what the catalogue got since."""
+        """Continue after the document with this position, with everything that the catalogue received since."""
         if not position:
             return
         self._newest = position["newest"]
@@ -156,7 +156,7 @@ class FilledSource:
             self._events.put(error)
 
     def _ask_what_came(self, since: float) -> None:
-        """Ask the catalogue for runs that began after a time, and for what it has of the latest runs in progress."""
+        """Query the catalogue for runs that began after a time, and for new data of the latest runs in progress."""
         self._lost.look_for_runs(since)
         for uid, account in list(self._runs.items())[-_MAX_ASKED:]:
             if uid not in self._held:
@@ -182,7 +182,7 @@ class FilledSource:
         run = self._key(name, doc)
         account = self._runs.get(run)
         if self._ended.get(run) or (account is not None and account.was_filled(name, doc)):
-            pass  # the catalogue gave it
+            pass  # the catalogue supplied it
         elif run in self._held:
             self._hold(run, document, at)
         elif (
@@ -205,7 +205,7 @@ class FilledSource:
             yield from self._let_go(run)
 
     def _key(self, name: str, doc: Mapping[str, Any]) -> str:
-        """Return the run of a document, or its descriptor if the run is not known; empty if neither is named."""
+        """Return the run of a document, or its descriptor if the run is unknown; empty if it names neither."""
         if name == "start":
             return str(doc.get("uid"))
         if "run_start" in doc:
@@ -215,7 +215,7 @@ class FilledSource:
         return self._run_of.get(str(doc.get("resource")), "")
 
     def _in_vain(self, run: str) -> bool:
-        """Whether the catalogue lacked documents of a run a short while ago."""
+        """Return whether the catalogue recently lacked documents of a run."""
         return time.monotonic() < self._vain.get(run, 0.0)
 
     def _ask(self, key: str, account: RunAccount, ends: Mapping[str, int] | None = None) -> None:
@@ -227,9 +227,9 @@ class FilledSource:
         self._held_bytes += size_of(document[1])
 
     def _take_lost(self, answer: Request) -> Iterator[Document]:
-        """Yield what the catalogue has, then what waited for it."""
+        """Yield the documents from the catalogue, then those that waited for them."""
         if answer.key not in self._held:
-            return  # given up meanwhile
+            return  # already given up
         run, count = answer.run, 0
         if answer.documents and run not in self._runs:
             self._runs[run] = RunAccount(run)
@@ -249,10 +249,10 @@ class FilledSource:
             yield self._yielded(run, "stop", answer.stop, age_of(answer.stop))
 
     def _let_go(self, key: str) -> Iterator[Document]:
-        """Yield the documents that waited; before the first one, nothing is looked for again."""
+        """Yield the documents that waited; no lost ones are sought before the first of them."""
         held = self._held.pop(key, deque())
         run = self._key(*held[0][0]) if held else key
-        if run in self._held:  # its stop, say, came while the run of this descriptor was not known
+        if run in self._held:  # for example, the stop arrived while this descriptor's run was unknown
             self._held[run].extendleft(reversed(held))
             return
         self._held_bytes -= sum(size_of(doc) for (_, doc), _ in held)
@@ -273,7 +273,7 @@ class FilledSource:
         yield self._yielded(run, name, doc, waited_s if waited_s > _POLL_S else 0.0)
 
     def _yielded(self, run: str, name: str, doc: dict[str, Any], age_s: float) -> Document:
-        """Note what a document changes, and return it."""
+        """Record the changes by a document, and return it."""
         self._latest_run, self.age_s = run, max(0.0, age_s)
         if name == "start":
             self._newest = max(self._newest, begun(doc))

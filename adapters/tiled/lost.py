@@ -1,4 +1,4 @@
-"""Reads the documents that a live source lost from a catalogue, on a thread of its own."""
+"""Reads documents that a live source lost from a catalogue, on a separate thread."""
 
 import queue
 import threading
@@ -16,27 +16,27 @@ from .server import begun, one_line, start_of, stopped
 from .source import TiledEndpoint
 
 _RECENT_RUNS = 20
-"""Number of the latest runs among which that of an unknown descriptor is looked for."""
+"""Number of latest runs that are searched for an unknown descriptor."""
 
 
 @dataclass(slots=True)
 class Request:
-    """What a run lacks; and the answer."""
+    """The missing documents of a run, and the answer."""
 
     key: str
-    """Its uid, or that of a descriptor if the run is not known."""
+    """Uid of the run, or of a descriptor if the run is unknown."""
     account: RunAccount
-    """What has come; not changed until the answer."""
+    """The documents that have arrived; unchanged until the answer."""
     ends: Mapping[str, int]
-    """Number up to which each series should come; empty to read what there is."""
+    """Number up to which each series is requested; empty to read everything available."""
     documents: list[Document] = field(default_factory=list)
-    """Start, descriptors, and what may not have come; empty if the run is not found."""
+    """Start, descriptors, and documents that may be new; empty if the run is not found."""
     stop: dict[str, Any] | None = None
     """The stop, if the run is complete."""
     failure: str = ""
-    """Why something is lacking; empty if nothing is."""
+    """Why something is missing; empty if nothing is."""
     until: float = 0.0
-    """``time.monotonic()`` at which it is given up."""
+    """``time.monotonic()`` at which the request is given up."""
 
     @property
     def run(self) -> str:
@@ -46,13 +46,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class NewRuns:
-    """Runs that began since a time."""
+    """Runs that began after a given time."""
 
     uids: list[str]
 
 
 class LostDocuments:
-    """Answers requests; one that cannot be answered yet is tried again until ``fill_s``.
+    """Answers requests; one that cannot be answered yet is tried again until ``fill_s`` have passed.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class LostDocuments:
         self._catalogue.context.http_client.close()
 
     def _answered(self, request: Request | float) -> bool:
-        """Try to answer; return whether it is done."""
+        """Try to answer; return whether the request is finished."""
         if not isinstance(request, Request):
             try:
                 self._answer(NewRuns([uid for run in self._since(request) if (uid := _uid(run))]))
@@ -127,7 +127,7 @@ class LostDocuments:
         return True
 
     def _read(self, request: Request) -> str:
-        """Read what the catalogue has of a run; return what is lacking, in words."""
+        """Read a run's data from the catalogue; return in words what is missing."""
         run = self._find(request)
         if run is None:
             return "no such run"
@@ -141,7 +141,7 @@ class LostDocuments:
         return f"no more than {len(documents)} documents of the run yet"
 
     def _find(self, request: Request) -> Any:
-        """Return the run with the requested uid or with that descriptor; None if the catalogue has neither."""
+        """Return the run with the requested uid or descriptor; None if the catalogue has neither."""
         with suppress(KeyError):
             return self._catalogue[request.key]
         for run in self._latest(_RECENT_RUNS):
@@ -159,7 +159,7 @@ class LostDocuments:
 
 
 class _NoRows(dict[str, int]):
-    """Lets no Event be read."""
+    """Suppresses the reading of all Events."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return 2**62

@@ -48,7 +48,7 @@ class Catalogue(Settings):
         return urlunsplit(("http", parts.netloc, "/api/v1/metadata/" + parts.path.strip("/"), "", ""))
 
     def require_client(self) -> None:
-        """Import what the catalogue needs.
+        """Import the packages that the catalogue needs.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class Catalogue(Settings):
             ) from None
 
     def probe(self, timeout_s: float = 1.0) -> None:
-        """Open and close a connection, because Tiled's client tries for 45 s where nothing listens.
+        """Open and close a connection, because Tiled's client would try for 45 s if nothing listens.
 
         Raises
         ------
@@ -88,7 +88,7 @@ class Catalogue(Settings):
             raise PermissionError(reason) from None
 
     def wait(self, timeout_s: float, closing: threading.Event) -> None:
-        """Wait until the server answers, 0 for ever.
+        """Wait until the server answers, up to ``timeout_s``, s; 0 waits without limit.
 
         Raises
         ------
@@ -119,7 +119,7 @@ def start_of(run: Any) -> Mapping[str, Any]:
 
 
 def stopped(run: Any) -> bool:
-    """Whether a run has its RunStop."""
+    """Return whether a run has its RunStop."""
     return bool(run.metadata.get("stop"))
 
 

@@ -1,4 +1,4 @@
-"""The agent's documents as runs of a Tiled catalogue."""
+"""Writes the agent's documents as runs into a Tiled catalogue."""
 
 import copy
 import threading
@@ -15,21 +15,21 @@ from .server import Catalogue, one_line
 log = get_logger()
 
 NOT_WRITTEN = ("measured",)
-"""Streams that are not written: a catalogue keeps the spectra as measured in the beamline's own runs, and a scan with
+"""Streams that are not written: the beamline's own runs in a catalogue hold the spectra as measured, and a scan with
 another number of points would begin another table."""
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 30.0
-"""Delays between attempts; each is twice the one before."""
+"""Longest delay between attempts, s; each delay is twice the one before."""
 _ATTEMPTS = 3
-"""Attempts to write a run to a server that refuses it; one that cannot be reached is tried for ever."""
+"""Number of attempts to write a run to a server that refuses it; an unreachable server is tried without limit."""
 
 
 class TiledDestination(Catalogue):
-    """A catalogue to which the agent's runs are written."""
+    """A catalogue that receives the agent's runs."""
 
     batch: int = Field(default=1, ge=1)
-    """Number of Events of a stream that are written together. 1 shows each frame at once; for fast scans take more,
-    since a request takes some 10 ms. The end of a run writes all."""
+    """Number of Events of a stream that are written together. 1 shows each frame at once; fast scans need more, since
+    a request takes some 10 ms. The end of a run writes everything."""
     queue: int = Field(default=20_000, ge=1)
     """Largest number of documents that wait for the server; further ones are dropped and reported."""
     close_timeout_s: float = Field(default=10.0, ge=0)
@@ -38,11 +38,11 @@ class TiledDestination(Catalogue):
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A run of the agent of which not all is written."""
+    """A run of the agent that is not completely written."""
 
     uid: str
     documents: list[Document]
-    """Those that wait, after those that are written and held in case that the run must be written again."""
+    """Waiting documents, preceded by written ones that are held in case the run must be written again."""
     written: int = 0
     held: bool = True
     """Whether ``documents`` begins with the start of the run."""
@@ -50,7 +50,7 @@ class _Run:
     begun: bool = False
     """Whether the catalogue may contain a part of the run."""
     refused: int = 0
-    """Number of failures of a server that can be reached."""
+    """Number of failures while the server was reachable."""
     writer: Any = None
     layouts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Data keys and shapes of each stream, in the order of its descriptors."""
@@ -61,10 +61,10 @@ class _Run:
 
 
 class TiledSink:
-    """Writes documents to a catalogue on a thread of its own; a call returns at once and never raises.
+    """Writes documents to a catalogue on a separate thread; a call returns at once and never raises.
 
-    Documents wait while the server does not answer. A run that broke off is removed from the catalogue and written
-    again from its start. What cannot be written is reported once.
+    Documents wait while the server does not answer. A run that was interrupted is removed from the catalogue and
+    written again from its start. Documents that cannot be written are reported once.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class TiledSink:
     def __init__(self, destination: TiledDestination) -> None:
         self.destination = destination
         self.dropped = 0
-        """Number of documents that did not find a place in the queue."""
+        """Number of documents dropped because the queue was full."""
         self._runs: dict[str, _Run] = {}
         self._run_of: dict[str, str] = {}
         """Run of each descriptor."""
@@ -102,7 +102,7 @@ class TiledSink:
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take one document."""
         if name == "descriptor" and doc["name"] in NOT_WRITTEN:
-            return  # nor are its Events, whose run is not known then
+            return  # its Events are skipped too, since their run is then unknown
         if name == "stop" and "num_events" in doc:
             counts = {stream: count for stream, count in doc["num_events"].items() if stream not in NOT_WRITTEN}
             doc = {**doc, "num_events": counts}
@@ -122,7 +122,7 @@ class TiledSink:
             self._changed.notify()
 
     def close(self) -> None:
-        """Write what waits, for at most ``close_timeout_s``, and report what does not get written."""
+        """Write the waiting documents, for at most ``close_timeout_s``, and report those that remain."""
         with self._changed:
             self._until = time.monotonic() + self.destination.close_timeout_s
             self._closing.set()
@@ -166,13 +166,13 @@ class TiledSink:
                 self._prepare_another_attempt(run, error)
                 if self._closing.is_set():
                     break
-                self._closing.wait(delay)  # then the last attempt, if the sink closes meanwhile
+                self._closing.wait(delay)  # the last attempt follows if the sink closes meanwhile
                 delay = min(2 * delay, _LONGEST_DELAY_S)
         if self._catalogue is not None:
             self._catalogue.context.http_client.close()
 
     def _next(self) -> _Run | None:
-        """Return the oldest run with waiting documents; None if the sink closes and none waits, or too late."""
+        """Return the oldest run with waiting documents; None if the sink closes and none waits or time is up."""
 
         def oldest() -> _Run | None:
             return next((run for run in self._runs.values() if run.waiting), None)
@@ -201,7 +201,7 @@ class TiledSink:
             log.info("the catalogue is written again", endpoint=self.destination.uri)
 
     def _begin(self, run: _Run) -> Any:
-        """Begin a run from its start, and without what an attempt before left in the catalogue."""
+        """Begin a run from its start; remove what an earlier attempt left in the catalogue."""
         from bluesky_tiled_plugins import TiledWriter
 
         if run.begun and run.uid in self._catalogue:
@@ -211,7 +211,7 @@ class TiledSink:
         return run.writer
 
     def _prepare_another_attempt(self, run: _Run, error: Exception) -> None:
-        """Let a run begin again, or give it up."""
+        """Prepare a run to begin again, or give it up."""
         if self._catalogue is not None and not _unreachable(error):
             run.refused += 1
         run.writer = None
@@ -232,7 +232,7 @@ class TiledSink:
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether a server, or one behind a proxy, does not answer."""
+    """Return whether a server, or one behind a proxy, does not answer."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -241,9 +241,9 @@ def _unreachable(error: Exception) -> bool:
 
 
 def _in_one_layout(layouts: dict[str, list[dict[str, Any]]], name: str, doc: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a document in which a stream whose data keys change goes on under another name.
+    """Return a copy of a document in which a stream whose data keys change continues under another name.
 
-    A stream is one table in the catalogue, and the columns of a table do not change.
+    A stream is one table in the catalogue, and the columns of a table cannot change.
     """
     doc = copy.deepcopy(dict(doc))
     if name == "descriptor":

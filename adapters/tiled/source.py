@@ -1,4 +1,4 @@
-"""Documents of a Tiled catalogue of Bluesky runs: of finished runs and of those that are being written.
+"""Reads documents of a Tiled catalogue of Bluesky runs, finished or still being written.
 
 Arrays in files are not copied: the documents refer to the files, which ``assets`` reads.
 """
@@ -20,9 +20,9 @@ log = get_logger()
 
 
 _LOOK_BACK = 50
-"""Number of the latest runs among which some may be in progress."""
+"""Number of latest runs, some of which may be in progress."""
 _LONGEST_RUN_S = 86_400.0
-"""Age, relative to the newest run, at which a run without a stop has broken off, s."""
+"""Age, relative to the newest run, at which a run without a stop counts as broken off, s."""
 
 
 class TiledEndpoint(Catalogue):
@@ -35,10 +35,10 @@ class TiledEndpoint(Catalogue):
     poll_s: float = Field(default=2.0, gt=0)
     """Interval at which the catalogue is checked, s."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """Time to wait until the server answers, s; 0 waits for ever."""
+    """Longest wait for the server's answer, s; 0 waits without limit."""
     fill_s: float = Field(default=10.0, ge=0)
-    """Beside a ZMQ ``source``, which then lets later documents of a run wait for lost ones: longest wait until the
-    catalogue has them, s."""
+    """Beside a ZMQ ``source``, whose later documents of a run then wait for lost ones: longest wait until the
+    catalogue has these, s."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _Followed:
 
     begun: float
     past: bool = False
-    """Whether it was over when the source began: no rule decides on it, however young it is."""
+    """Whether the run was over when the source began; no rule then decides on it, however recent it is."""
     seen: set[str] = field(default_factory=set)
     rows: dict[str, int] = field(default_factory=dict)
     """Last announced row of each StreamDatum."""
@@ -56,7 +56,7 @@ class _Followed:
 
 
 class TiledSource:
-    """The documents of a catalogue's runs, the oldest first; ``close`` may be called from any thread.
+    """The documents of a catalogue's runs, the oldest first; any thread may call ``close``.
 
     A run that is being written is requested every ``poll_s``, and its new documents are yielded; the delay also
     depends on the batches of its writer. Runs marked ``xas_agent`` are skipped.
@@ -72,17 +72,17 @@ class TiledSource:
         self._closing = threading.Event()
         self._open: dict[str, _Followed] = {}
         self._done: dict[str, float] = {}
-        """Start times of runs that are completely yielded, as far back as runs are requested."""
+        """Start times of completely yielded runs, as far back as runs are requested."""
         self._since = float("-inf")
         self.connected = False
-        """Whether the catalogue answered when it was last asked."""
+        """Whether the catalogue answered the last request."""
         self.position: dict[str, Any] = {}
-        """What changed with the latest document: the yielded part of each run, by its uid; null: forgotten."""
+        """Change by the latest document: the yielded part of each run, by its uid; null: forgotten."""
         self._moved: dict[str, Any] = {}
-        """Changes that the next document reports."""
+        """Changes that the next document will report."""
         self.age_s = 0.0
-        """Time since the latest document was recorded, s; of one without a time, that since the end of its run;
-        ``REPLAYED_S`` of a past run."""
+        """Time since the latest document was recorded or, if it has no time, since the end of its run, s;
+        ``REPLAYED_S`` for a past run."""
 
     def connect(self) -> None:
         """Open the catalogue.
@@ -116,13 +116,13 @@ class TiledSource:
         log.info("listening", endpoint=self.endpoint.uri, runs=len(catalogue))
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on with the runs that were in progress, and with those that began meanwhile.
+        """Continue with the runs that were in progress, and with those that began meanwhile.
 
-        What was yielded of a run since its last complete reading is yielded again.
+        Documents that were yielded since the last complete reading of a run are yielded again.
         """
         if not position:
             return
-        self._open, self._done = {}, {}  # what connect found may have ended unread
+        self._open, self._done = {}, {}  # runs found by connect may have ended unread
         for uid, (at, over, events, rows) in position.items():
             if over:
                 self._done[uid] = at
@@ -168,7 +168,7 @@ class TiledSource:
             self._closing.wait(self.endpoint.poll_s)
 
     def close(self) -> None:
-        """End the iteration before its next document."""
+        """End the iteration before the next document."""
         self._closing.set()
 
     def _runs(self) -> list[Any]:
@@ -210,7 +210,7 @@ class TiledSource:
             self._forget_old_runs()
 
     def _forget_old_runs(self) -> None:
-        """Request only runs since the oldest one in progress, and forget those before."""
+        """Request only runs since the oldest one in progress, and forget earlier ones."""
         begins = [followed.begun for followed in self._open.values()]
         self._since = min(begins, default=max(self._done.values(), default=self._since))
         self._moved |= {uid: None for uid, begun in self._done.items() if begun < self._since}
@@ -218,7 +218,7 @@ class TiledSource:
 
 
 def _further(doc: dict[str, Any], rows: dict[str, int]) -> dict[str, Any]:
-    """Return a StreamDatum of only those rows that were not announced before; an empty mapping if there are none.
+    """Return a StreamDatum with only the rows that were not announced before; empty if there are none.
 
     The catalogue keeps one StreamDatum for all rows of a key, and its range grows with them.
     """

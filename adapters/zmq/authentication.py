@@ -1,4 +1,4 @@
-"""How the two sides of a control know each other: CURVE keys, the user of a Unix socket, or a shared secret."""
+"""Identifies the two sides of a control: by CURVE keys, the user of a Unix socket, or a shared secret."""
 
 import hashlib
 import hmac
@@ -16,30 +16,30 @@ from ..codecs import to_json
 from .socket import Endpoint
 
 SECRET_VARIABLE = "XAS_AGENT_CONTROL_SECRET"
-"""Environment variable with the shared secret, where no file is named."""
+"""Environment variable with the shared secret, if no file is named."""
 VALID_FOR_S = 60.0
-"""Age at which a request is refused, s; until then a server remembers what it answered."""
+"""Age at which a request is refused, s; until then a server remembers its answer."""
 _MIN_LENGTH = 16
 
 
 class ControlEndpoint(Endpoint):
-    """A ZMQ address to which control requests are sent, or which receives them."""
+    """A ZMQ address for control requests, which are sent to it or received at it."""
 
     secret_file: FilePath | None = None
-    """File with the secret that both sides share, which only its owner may read; for a loopback address without
-    CURVE. Unset: the environment variable ``XAS_AGENT_CONTROL_SECRET``."""
+    """File with the secret that both sides share; only its owner may read it. For a loopback address without CURVE.
+    Unset: the environment variable ``XAS_AGENT_CONTROL_SECRET``."""
 
     heartbeat_s: float | None = Field(default=None, gt=0)
-    """Interval at which the agent tells the server that it lives, s, so that the server keeps the beamline for it and
-    notices its silence; unset: never. The server must know heartbeats, as xas-agent's does."""
+    """Interval of the agent's heartbeats to the server, s; the server then reserves the beamline for the agent and
+    notices its silence. Unset: no heartbeats. The server must know heartbeats, as xas-agent's does."""
 
     def shared_secret(self) -> bytes | None:
-        """Return the secret that proves a request; None where CURVE or a Unix socket identifies the other side.
+        """Return the secret that proves a request; None if CURVE or a Unix socket identifies the other side.
 
         Raises
         ------
         InputError
-            The other side could be anybody, or the secret cannot be read.
+            Nothing identifies the other side, or the secret cannot be read.
         """
         if self.is_unix or (self.curve_secret_key and (not self.bind or self.curve_client_keys)):
             if self.secret_file is not None:
@@ -78,9 +78,9 @@ def _read_private(path: Path) -> bytes:
 
 
 def signed(content: Mapping[str, Any], secret: bytes | None) -> dict[str, Any]:
-    """Return a message with its ``auth``: the HMAC-SHA256, in hex, of the rest; unchanged without a secret.
+    """Return a message with its ``auth``: the HMAC-SHA256, in hex, of the other fields; unchanged without a secret.
 
-    The HMAC is that of the rest as JSON with sorted keys and without spaces, in UTF-8.
+    The HMAC is computed over these fields as JSON with sorted keys and without spaces, in UTF-8.
 
     >>> signed({"id": "a"}, b"secret")["auth"][:8]
     '2d51aa3c'
@@ -90,18 +90,18 @@ def signed(content: Mapping[str, Any], secret: bytes | None) -> dict[str, Any]:
 
 
 def is_authentic(message: Any, secret: bytes) -> bool:
-    """Whether the ``auth`` of a message proves the secret."""
+    """Return whether the ``auth`` of a message proves the secret."""
     if not isinstance(message, dict) or not isinstance(message.get("auth"), str):
         return False
     rest = {key: value for key, value in message.items() if key != "auth"}
     try:
         return hmac.compare_digest(message["auth"].encode(), _hmac(rest, secret).encode())
-    except (ValueError, RecursionError):  # text that is no Unicode, or JSON that is nested too deeply
+    except (ValueError, RecursionError):  # a text that is not Unicode, or JSON that is nested too deeply
         return False
 
 
 def is_recent(message: Mapping[str, Any], since: float) -> bool:
-    """Whether a message was sent after ``since`` and within the last ``VALID_FOR_S``; both are Unix times."""
+    """Return whether a message was sent after ``since`` and within the last ``VALID_FOR_S``; both are Unix times."""
     sent = message.get("time")
     if not isinstance(sent, int | float) or isinstance(sent, bool):
         return False

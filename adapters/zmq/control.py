@@ -1,11 +1,11 @@
 """Control over ZMQ: requests ``{id, action, args}`` and answers ``{id, status, reason}``, both JSON.
 
-The answer to a question has its ``data`` too.
+The answer to a query also has ``data``.
 
-Where the two sides share a secret, a request has its ``time`` (Unix, s), an answer the ``auth`` of its ``request``,
-and both have the ``auth`` that proves the secret. The peer may be any REQ or DEALER client, or any REP or ROUTER
-server, that exchanges these two objects. Further keys are ignored, null stands for an omitted optional value, and an
-``id`` may be a number.
+If the two sides share a secret, a request has its ``time`` (Unix, s), an answer the ``auth`` of its ``request``,
+and both have their own ``auth``, which proves the secret. The peer may be any REQ or DEALER client, or any REP or
+ROUTER server, that exchanges these two objects. Further keys are ignored, null stands for an omitted optional value,
+and an ``id`` may be a number.
 """
 
 import json
@@ -31,9 +31,9 @@ log = get_logger()
 Id = str | int | float
 
 HEARTBEAT, RELEASE = "heartbeat", "release"
-"""Actions by which an agent keeps the lease of a beamline, and gives it back."""
+"""Actions by which an agent keeps the lease of a beamline, and by which it gives the lease back."""
 LEASE = "lease_s"
-"""Key of an answer whose server holds the beamline for the agent."""
+"""Key in the answers of a server that reserves the beamline for the agent."""
 _RELEASE_TIMEOUT_S, _HEARTBEAT_TIMEOUT_S = 0.5, 2.0
 
 
@@ -57,12 +57,12 @@ class ZMQControl:
     retry_s : float or None
         Time after which an unanswered request is sent again, s; None sends each request once.
     agent : str or None
-        Name by which the agent holds the lease of a beamline, the same after a restart; None for that of the process.
+        Name under which the agent holds a beamline's lease, equal after a restart; None: that of the process.
 
     Raises
     ------
     InputError
-        The string is not a ZMQ address, or nothing would tell the server from a stranger.
+        The string is not a ZMQ address, or nothing would identify the server.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class ZMQControl:
         self._closing.set()
 
     def _live(self) -> None:
-        """Tell the server that this agent lives; log when it refuses or does not answer, and when it does again."""
+        """Send heartbeats; log when the server refuses or does not answer, and when it answers again."""
         interval_s = self.endpoint.heartbeat_s or 1.0
         heard = ""
         while not self._ending.is_set():
@@ -149,7 +149,7 @@ class ZMQControl:
             ):
                 said = f"{answer.status}: {answer.reason or ''}"
                 raise ValueError(f"without proof of the shared secret: {said:.200}")
-            # A server that could not read a request rejects it without an id.
+            # A server that cannot read a request rejects it without an id.
             if answer.id != id and not (answer.id is None and answer.status == "rejected"):
                 raise ValueError(f"found the id {answer.id!r:.80}, expected {id!r:.80}")
         except ValueError as error:
@@ -168,7 +168,7 @@ def from_json(payload: bytes) -> Any:
 
 
 def cause_of(error: Exception) -> str:
-    """Return the cause of an error in one line, with the key of the first one that a validation found."""
+    """Return the cause of an error on one line, with the first key that a validation rejected."""
     if not isinstance(error, ValidationError):
         return str(error)
     details = error.errors(include_url=False)[0]

@@ -1,4 +1,4 @@
-"""The server of control requests: who may ask, in which order requests are carried out, and what is remembered."""
+"""The server of control requests: it checks the senders, orders the requests, and remembers the answers."""
 
 import hashlib
 import json
@@ -29,15 +29,15 @@ Handler = Callable[[str, Mapping[str, Any]], Reply]
 """Carries out ``(action, args)`` and returns the outcome."""
 
 _MAX_ANSWERED_IDS, _MAX_CLIENTS = 4096, 64
-"""Number of answered ids of a client that a server recognises when they are repeated, and number of such clients."""
+"""Number of a client's answered ids that a server recognises when repeated, and number of such clients."""
 _MAX_UNANSWERED, _MAX_UNANSWERED_OF_CLIENT = 64, 8
-"""Number of unanswered requests of one lane (urgent, or not) that a server accepts; further ones are rejected."""
+"""Largest number of unanswered requests of one lane (urgent or not), in total and per client; others are rejected."""
 _MAX_REQUEST_BYTES = 131_072
 """Size at which libzmq disconnects a client."""
 _MAX_QUEUED_MESSAGES = 100
 """Number of messages that libzmq queues from or to a connection."""
 _BUSY_POLL_MS = 2
-"""Interval at which a server checks for finished handlers while any of them works."""
+"""Interval at which a server checks for finished handlers while any of them works, ms."""
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 _Number = StrictInt | Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -50,28 +50,28 @@ class Request(BaseModel):
     action: _Text
     args: Annotated[dict[str, Any], BeforeValidator(lambda args: {} if args is None else args)] = {}
     agent: Annotated[str, Field(max_length=200)] = ""
-    """Name of the agent that asks, by which it holds the lease of a beamline."""
+    """Name of the agent, under which it holds the lease of a beamline."""
 
     @property
     def digest(self) -> bytes:
-        """Hash that two requests share only if they ask for the same."""
+        """Hash that two requests share only if they request the same."""
         return hashlib.sha256(json.dumps([self.action, self.args], sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
-    """Whoever waits for an answer."""
+    """A client that waits for an answer."""
 
     envelope: list[bytes]
     client: str
-    """CURVE key; empty where the transport does not tell clients apart."""
+    """CURVE key; empty if the transport does not distinguish clients."""
     auth: str | None = None
-    """Proof in the request, which the answer repeats."""
+    """Proof in the request; the answer repeats it."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """A request in progress, with those that wait for its answer."""
+    """A request in progress, with the clients that wait for its answer."""
 
     id: Id
     digest: bytes
@@ -84,13 +84,13 @@ class _Job:
 class RequestServer:
     """Answers requests of identified clients; ``carry_out`` receives each request once.
 
-    Only a client that CURVE, the Unix socket or the shared secret identifies is heard. ``stop`` and ``abort`` are
-    carried out on a thread of their own and never wait for other requests; these are carried out one after another.
-    Of either kind, a client may have eight unanswered requests.
+    The server only accepts a client that CURVE, the Unix socket or the shared secret identifies. ``stop`` and
+    ``abort`` are carried out on a separate thread and never wait for other requests, which are carried out one after
+    another. Of either kind, a client may have eight unanswered requests.
 
-    A request that a client repeats receives the same answer without a second execution, even while the first one is
-    in progress; another request under its id is rejected. So is a malformed request, with a reason. If ``carry_out``
-    raises, the answer is ``expired``, because it may have acted before.
+    A repeated request receives the same answer without a second execution, even while the first one is in progress;
+    another request with its id is rejected. A malformed request is rejected with a reason. If ``carry_out`` raises,
+    the answer is ``expired``, because it may have acted before.
 
     Parameters
     ----------
@@ -99,17 +99,17 @@ class RequestServer:
     carry_out : callable
         Receives a request, on two threads, and returns a Reply.
     queries : collection of str
-        Actions that only ask. They wait for no others, and their answers are not kept for a repetition.
+        Actions that only query. They wait for no others, and their answers are not kept for repetitions.
     urgent : collection of str
-        Actions that wait for no others, in place of ``stop`` and ``abort``.
+        Actions that wait for no others, instead of ``stop`` and ``abort``.
 
     Raises
     ------
     EndpointUnreachable
         The endpoint cannot be bound.
     InputError
-        The string is not a ZMQ address, the endpoint connects instead of binding, nothing would tell its clients
-        from strangers, or its CURVE certificate is invalid.
+        The string is not a ZMQ address, the endpoint connects instead of binding, nothing would identify its clients,
+        or its CURVE certificate is invalid.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class RequestServer:
         self._secret = endpoint.shared_secret()
         self._handler, self._queries, self._urgent = carry_out, frozenset(queries), frozenset(urgent)
         self._began = time.monotonic()
-        # Both by client and the JSON text of the id: in Python 1, 1.0 and True are the same key.
+        # Both by client and the JSON text of the id, since 1, 1.0 and True are the same key in Python.
         self._running: dict[tuple[str, str], _Job] = {}
         self._answered: LRUCache[str, FIFOCache[str, tuple[bytes, Reply]]] = LRUCache(_MAX_CLIENTS)
         self._closing = threading.Event()
@@ -145,7 +145,7 @@ class RequestServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering; a handler at work may finish, and waiting requests are dropped."""
+        """Stop answering; a working handler may finish, and waiting requests are dropped."""
         self._closing.set()
         self._thread.join()
         for executor in self._executors.values():
@@ -154,7 +154,7 @@ class RequestServer:
     def _serve(self) -> None:
         try:
             while not self._closing.is_set():
-                # Without a handler at work, the wait needs to notice only `close`.
+                # Without a working handler, the wait only needs to notice `close`.
                 if self._link.socket.poll(_BUSY_POLL_MS if self._running else POLL_MS):
                     self._receive()
                 for key in [key for key, job in self._running.items() if job.future.done()]:
@@ -187,12 +187,12 @@ class RequestServer:
         self._take(request, asker)
 
     def _refusal(self, content: Any) -> str | None:
-        """Return why the sender of a request is not heard; None if it knows the secret, or needs none."""
+        """Return why the sender of a request is refused; None if it knows the secret or needs none."""
         if self._secret is None:
             return None
         if not is_authentic(content, self._secret):
             return "not authorised: auth does not prove the shared secret"
-        # The time of the start by today's clock: one that was put back since must not lock the agent out.
+        # The start time by today's clock, since a clock that was put back must not lock the agent out.
         if not is_recent(content, time.time() - (time.monotonic() - self._began)):
             return f"not authorised: not sent within the last {VALID_FOR_S:g} s, or before this server started"
         return None
@@ -253,8 +253,8 @@ class RequestServer:
 class ControlServer(RequestServer):
     """A :class:`RequestServer` whose ``handler`` carries out the actions and need not know the ids.
 
-    One agent controls the beamline at a time: the first one that acts, or sends a heartbeat, until it releases the
-    lease or gives no sign of life for ``lease_s``. Requests of another agent are rejected meanwhile, but for ``stop``
+    One agent controls the beamline at a time: the first one that acts or sends a heartbeat, until it releases the
+    lease or shows no sign of life for ``lease_s``. Until then, requests of other agents are rejected, except ``stop``
     and ``abort``.
 
     Parameters
@@ -266,8 +266,8 @@ class ControlServer(RequestServer):
     lease_s : float or None
         Time without a sign of life after which another agent may take over, s; None: any number of agents may act.
     safe_action : str or None
-        Action that the server itself carries out, on another thread, when the controlling agent falls silent, such as
-        ``pause``; None: nothing. It concerns agents with ``heartbeat_s``, which give signs of life.
+        Action that the server itself carries out, on another thread, if the controlling agent falls silent, such as
+        ``pause``; None: nothing. It applies to agents with ``heartbeat_s``, which give signs of life.
     """
 
     def __init__(
@@ -287,7 +287,7 @@ class ControlServer(RequestServer):
             raise
 
     def close(self) -> None:
-        """Stop answering; a handler at work may finish, and waiting requests are dropped."""
+        """Stop answering; a working handler may finish, and waiting requests are dropped."""
         self._close_lease()
         super().close()
 
@@ -296,7 +296,7 @@ class ControlServer(RequestServer):
             self._lease.close()
 
     def _obey(self, request: Request) -> Reply:
-        # Whoever may ask at all may stop the experiment.
+        # Anybody with access may stop the experiment.
         lease = None if request.action in URGENT_ACTIONS else self._lease
         if lease is not None and (refusal := lease.take(request.agent)):
             return Reply("rejected", refusal)
@@ -305,7 +305,7 @@ class ControlServer(RequestServer):
         return reply if lease is None or not told else replace(reply, data={**reply.data, LEASE: lease.seconds})
 
     def _take(self, request: Request, asker: _Asker) -> None:
-        # A sign of life waits for no action, however long it takes.
+        # A sign of life waits for no action, however long that takes.
         if request.action == HEARTBEAT:
             refusal = "" if self._lease is None else self._lease.take(request.agent, lives=True)
             self._send(asker, request.id, Reply("rejected", refusal) if refusal else Reply("acknowledged"))
@@ -327,6 +327,6 @@ _OTHER_CONTENT = Reply("rejected", "the id belongs to an earlier request with an
 
 
 def _id_in(content: Any) -> Id | None:
-    """Return the id of a malformed request, by which its sender identifies the rejection."""
+    """Return the id of a malformed request, by which its sender recognises the rejection."""
     id = content.get("id") if isinstance(content, dict) else None
     return id if isinstance(id, str | int) or (isinstance(id, float) and math.isfinite(id)) else None

@@ -23,31 +23,31 @@ from .socket import POLL_MS, Endpoint, EndpointSocket, wait
 log = get_logger()
 
 LINGER_MS = 2000
-"""Time for which a closing sink waits until its last documents are sent."""
+"""Longest time that a closing sink waits until its last documents are sent, ms."""
 
 RECONNECT_S = 2.0
-"""Longest wait for the permitted subscribers after another one's key is revoked, s."""
+"""Longest interruption for permitted subscribers after the key of another is revoked, s."""
 _WATCH_S = 1.0
-"""Interval at which a source looks whether its peer is connected, s."""
+"""Interval at which a source checks whether its peer is connected, s."""
 
 _MAX_TOGETHER, _MAX_TOGETHER_BYTES = 256, 4 * 2**20
-"""Number of waiting messages that a source takes from its socket at once, and their size, bytes."""
+"""Largest number and size, bytes, of waiting messages that a source takes from its socket at once."""
 
 _NAMES = {name.encode(): name for name in DOCUMENT_NAMES}
 
 
 class ZMQEndpoint(Endpoint):
-    """A ZMQ address from which documents are received or to which they are sent."""
+    """A ZMQ address at which documents are received, or to which they are sent."""
 
     prefix: str = ""
-    """Distinguishes several publishers behind one proxy; a source without a prefix receives all."""
+    """Prefix that distinguishes publishers behind one proxy; a source without a prefix receives all."""
     serializer: Serializer = "msgpack"
-    """``msgpack`` (with msgpack_numpy), ``json``, or ``pickle`` where ``allow_pickle`` is set."""
+    """``msgpack`` (with msgpack_numpy), ``json``, or ``pickle`` if ``allow_pickle`` is set."""
     allow_pickle: bool = False
     """Whether to accept pickled documents. Unpickling executes code that the sender chooses: allow it only in a
     network whose members may execute code on this machine anyway."""
     max_message_mb: float = Field(default=256.0, gt=0)
-    """Largest message, MB; a larger one counts as malformed and is not decoded."""
+    """Largest size of a message, MB; a larger one counts as malformed and is not decoded."""
 
     @field_validator("prefix")
     @classmethod
@@ -173,9 +173,9 @@ class ZMQSource:
             self._link = None
 
     def _receive(self, link: EndpointSocket) -> list[bytes] | list[zmq.Frame]:
-        """Wait for a message; return all that have come, up to a limit, in order.
+        """Wait for a message; return all that have arrived, up to a limit, in order.
 
-        Each look at the socket lets other threads run, which costs more than to decode a small document.
+        Each check of the socket lets other threads run, which costs more than to decode a small document.
         """
         copy, receive = link.guard is None, link.socket.recv
         messages: list[Any] = []
@@ -190,7 +190,7 @@ class ZMQSource:
         return messages
 
     def _document_of(self, link: EndpointSocket, message: bytes | zmq.Frame) -> Document | None:
-        """Return the document of a message, if its sender may send it."""
+        """Return the document of a message, if its sender is permitted to send it."""
         if isinstance(message, bytes):
             return self._document(message)
         assert link.guard is not None
@@ -342,12 +342,12 @@ class ZMQSink:
             self._topics.clear()
 
     def _heard(self, poll_ms: int = 0) -> bool:
-        """Whether a current subscription matches this sink's prefix; wait up to ``poll_ms`` for a further one."""
+        """Return whether a current subscription matches the sink's prefix; wait up to ``poll_ms`` for another one."""
         assert self._link is not None
         socket = self._link.socket
         if poll_ms:
             socket.poll(poll_ms)
-        while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:  # ten times faster than poll(0)
+        while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:  # ten times as fast as poll(0)
             frame = socket.recv(copy=False)
             message = frame.bytes
             if message[:1] == b"\x01":
@@ -359,7 +359,7 @@ class ZMQSink:
         return any(start.startswith(topic) for topic in self._topics)
 
     def _drop_revoked(self) -> None:
-        """Bind anew if the key of a subscriber is revoked, because ZMQ cannot close one connection alone."""
+        """Bind anew if the key of a subscriber was revoked, because ZMQ cannot close a single connection."""
         assert self._link is not None
         guard = self._link.guard
         if guard is None:

@@ -1,4 +1,4 @@
-"""Who may connect to a socket that binds under CURVE, and the log of those who may not."""
+"""Decides who may connect to a socket that binds under CURVE, and logs refused clients."""
 
 import os
 import threading
@@ -16,12 +16,12 @@ from .keys import public_keys, read_certificate
 log = get_logger()
 
 _REREAD_AFTER_S = 0.5
-"""Longest time for which a revoked key is still permitted."""
+"""Longest time for which a revoked key remains permitted, s."""
 _MAX_LOGGED, _LOGGED_FOR_S = 20, 3600.0
-"""Number of refused clients that are logged within an hour; further ones are not."""
+"""Largest number of refused clients that are logged within the given time, s."""
 _POLL_MS = 100
 _FAILED = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-"""Which of them occurs depends on the side that ends the connection first."""
+"""Events of a failed handshake; which one occurs depends on the side that ends the connection first."""
 
 
 class AllowList:
@@ -41,7 +41,7 @@ class AllowList:
         self._folder = folder
         self._keys: frozenset[str] = frozenset()
         self._logged: set[Path] = set()
-        """Files that are not certificates and were logged."""
+        """Files that are not certificates and have been logged."""
         for path in folder.glob("*.key"):
             read_certificate(path)
         self._read()
@@ -54,7 +54,7 @@ class AllowList:
     def _read(self) -> None:
         self._read_at = time.monotonic()
         try:
-            # Path.glob finds nothing in a folder that is gone, and raises nothing.
+            # Path.glob finds nothing in a missing folder, without raising.
             paths = [self._folder / name for name in os.listdir(self._folder) if name.endswith(".key")]
             self._keys = frozenset(public_keys(paths, self._logged).values())
         except OSError as error:
@@ -66,7 +66,7 @@ class AllowList:
 
 
 class Refusals:
-    """Logs each refused client once, because a client that is refused tries again for ever.
+    """Logs each refused client once, because a refused client keeps trying.
 
     Parameters
     ----------
@@ -122,11 +122,11 @@ class Guard:
         self._thread.start()
 
     def permits(self, client: str) -> bool:
-        """Whether the key is permitted now; one that was permitted at the handshake may be revoked since."""
+        """Return whether the key is permitted now; a key permitted at the handshake may have been revoked since."""
         return self._allowed is None or client in self._allowed
 
     def sender(self, frame: zmq.Frame) -> str | None:
-        """Return the key of the client that sent a message; None, and a line in the log, if it is revoked."""
+        """Return the key of the client that sent a message; None, with a line in the log, if it is revoked."""
         client = str(frame.get("User-Id"))
         if self.permits(client):
             return client
@@ -134,7 +134,7 @@ class Guard:
         return None
 
     def close(self) -> None:
-        """End the thread, after the socket is closed: without a guard libzmq would let everybody in."""
+        """End the thread after the socket is closed; without a guard, libzmq would admit every client."""
         self._closing.set()
         self._thread.join()
         self._zap.close(linger=0)

@@ -1,4 +1,4 @@
-"""CURVE certificates as files: one folder with the keys of a beamline, and in it the folder of permitted clients."""
+"""CURVE certificates as files: a folder holds the keys of a beamline and the folder of permitted clients."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from ...agent.types import InputError, get_logger
 log = get_logger()
 
 CLIENTS, REVOKED = "clients", "revoked"
-"""Folders, below that of the keys, with the public certificates of permitted and of revoked clients."""
+"""Folders, inside that of the keys, with the public certificates of permitted and of revoked clients."""
 
 _NAME = re.compile(r"[\w.-]{1,64}")
 
@@ -39,12 +39,12 @@ def read_certificate(path: Path) -> tuple[bytes, bytes | None]:
 
 
 def make_keys(folder: Path, name: str, *, client: bool) -> Path:
-    """Make a pair of keys in ``folder`` and permit it if it is a client's; return the file with the secret key.
+    """Create a pair of keys in ``folder``, and permit it if it is a client's; return the file with the secret key.
 
     Raises
     ------
     InputError
-        The name is not a file's name, or there are keys of this name, also revoked ones.
+        The name is not valid as a file name, or keys with this name exist, including revoked ones.
     """
     public = folder / f"{name}.key"
     secret = folder / f"{name}.key_secret"
@@ -54,7 +54,7 @@ def make_keys(folder: Path, name: str, *, client: bool) -> Path:
         if path.exists():
             raise InputError(f"{path} exists; choose another name")
     (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
-    # create_certificates writes with the mode of an existing file, else with one that others may read.
+    # create_certificates keeps the mode of an existing file; a new file would be readable for others.
     _create_private(secret)
     zmq.auth.create_certificates(folder, name)
     if client:
@@ -93,9 +93,9 @@ def revoke(folder: Path, name: str) -> None:
 
 
 def public_keys(paths: Iterable[Path], logged: set[Path] | None = None) -> dict[str, str]:
-    """Return the public keys of certificates by name; a file that is no certificate is left out.
+    """Return the public keys of certificates by name; a file that is not a certificate is left out.
 
-    It is logged and added to ``logged``, unless it is there already.
+    Such a file is logged and added to ``logged``, unless it is already there.
     """
     logged = set() if logged is None else logged
     keys = {path.stem: _key_or_none(path, logged) for path in sorted(paths)}
@@ -121,7 +121,7 @@ def _create_private(path: Path, content: str = "") -> None:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that a reader of the folder never sees a part of it."""
+    """Copy a file such that a reader of the folder never sees a part of it."""
     partial = target.with_suffix(".part")
     partial.write_bytes(source.read_bytes())
     partial.rename(target)

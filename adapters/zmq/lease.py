@@ -12,10 +12,10 @@ _POLL_S = 0.1
 
 
 class Lease:
-    """Who controls a beamline, until when.
+    """Records which agent controls a beamline, and until when.
 
-    The first agent that acts, or says that it lives, holds the lease. Each of its requests and heartbeats renews it.
-    Agents without a name are one agent.
+    The first agent that acts or sends a heartbeat holds the lease. Each of its requests and heartbeats renews it.
+    Agents without a name count as one agent.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Lease:
                 self._holder = None
 
     def close(self) -> None:
-        """Notice no more silence."""
+        """Stop watching for silence."""
         self._closing.set()
         self._watch.join()
 
@@ -71,7 +71,7 @@ class Lease:
                 if holder is None or not late:
                     continue
                 self._holder, self._lives = None, False
-            if not lived:  # it acted once, and never said that it lives
+            if not lived:  # it acted once, without any heartbeat
                 continue
             log.error("the agent that controls the beamline fell silent", agent=holder or "without a name")
             try:

@@ -1,4 +1,4 @@
-"""Which client opened which run, on an endpoint that tells its clients apart."""
+"""Records which client opened which run, on an endpoint that distinguishes its clients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,28 +6,28 @@ from typing import Any
 from cachetools import LRUCache
 
 _MAX_UIDS = 10_000
-"""Number of uids, and of Datums, that are remembered of each client; the least recently used ones are dropped."""
+"""Number of uids, and of Datums, to remember for each client; the least recently used ones are dropped."""
 _OPENS = ("start", "descriptor", "resource", "stream_resource")
-"""Documents whose uid later documents name."""
+"""Documents whose uid later documents refer to."""
 _NAMES = ("run_start", "descriptor", "resource", "stream_resource")
-"""Keys under which a document names the uid of an earlier one."""
+"""Keys under which a document refers to the uid of an earlier one."""
 
 
 class Owners:
-    """Remembers which client first named a run, a descriptor or a resource; nobody else may add to it.
+    """Remembers which client first named a run, a descriptor or a resource; no other client may add to it.
 
     Not thread-safe.
     """
 
     def __init__(self) -> None:
         self._uids: dict[tuple[str, bool], LRUCache[str, str]] = {}
-        """Uids with that of their run, by client and whether they are of Datums.
+        """Uids with the uid of their run, by client and by whether they belong to Datums.
 
-        Each cache is bounded, so that no client can make another's uids forgotten, nor many Datums their own run.
+        Each cache is limited, so that no client can displace another's uids, nor many Datums their own run.
         """
 
     def admits(self, client: str, name: str, doc: Mapping[str, Any]) -> bool:
-        """Whether no uid that a document has or names belongs to another client; these uids are then the client's."""
+        """Return whether no uid in a document belongs to another client; the uids then belong to this client."""
         uids = [doc.get("uid")] if name in _OPENS else []
         uids += doc if name == "bulk_events" else [doc.get(key) for key in _NAMES]
         uids = _texts(uids)
@@ -41,7 +41,7 @@ class Owners:
         run = next(iter(_texts([doc.get("run_start")])), "")
         for uid in uids:
             own[uid] = own.get(uid) or run
-            own.get(own[uid])  # an Event names its descriptor alone, and uses the run, too
+            own.get(own[uid])  # an Event refers only to its descriptor, but also uses the run
         own_datums.update(dict.fromkeys(datums, ""))
         return True
 

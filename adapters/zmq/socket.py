@@ -24,12 +24,12 @@ from .keys import read_certificate
 log = get_logger()
 
 POLL_MS = 100
-"""Longest time until a wait notices its cancellation."""
+"""Longest time until a wait notices its cancellation, ms."""
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 5000
-"""First and longest interval between attempts to connect again, ms; it doubles from one to the next."""
+"""First and longest interval between attempts to reconnect, ms; each is twice the one before."""
 _HEARTBEAT_MS = 2000
-"""Interval of the heartbeats that show a peer whose machine or network is gone, ms."""
+"""Interval of the heartbeats that reveal a peer whose machine or network has failed, ms."""
 _HEARTBEAT_TIMEOUT_MS = 10_000
 _LOG_WAIT_AFTER_S = 1.0
 """Time after which a wait is logged."""
@@ -44,20 +44,20 @@ class Endpoint(Settings):
     """Address and security of a ZMQ socket."""
 
     address: str
-    """``zmq://HOST:PORT``, for which ``tcp://HOST:PORT`` and ``HOST:PORT`` stand too, or ``ipc:///PATH``, a Unix
-    socket. When binding, port 0 selects a free port."""
+    """``zmq://HOST:PORT``, also written ``tcp://HOST:PORT`` or ``HOST:PORT``; or ``ipc:///PATH``, a Unix socket. When
+    binding, port 0 selects a free port."""
     bind: bool = False
     """Whether to bind the address instead of connecting to it."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """Time to wait until the peer answers, s; 0 waits without limit."""
+    """Longest wait for the peer's answer, s; 0 waits without limit."""
     curve_secret_key: FilePath | None = None
-    """This side's CURVE certificate with the secret key, a file of ``xas-agent keys make``."""
+    """This side's CURVE certificate with the secret key, a file from ``xas-agent keys make``."""
     curve_server_key: FilePath | None = None
     """Public CURVE certificate of the binding side, required to connect with CURVE."""
     curve_client_keys: DirectoryPath | None = None
-    """Folder of the public certificates of permitted clients, for an endpoint that binds. It is read again while the
-    socket is in use: a client whose file is removed is out within a second. Unset: every client that knows the
-    server's public key may connect."""
+    """Folder with the public certificates of permitted clients, for an endpoint that binds. It is read again while
+    the socket is in use: a client whose file is removed is disconnected within a second. Unset: every client that
+    knows the server's public key may connect."""
 
     @field_validator("address")
     @classmethod
@@ -103,12 +103,12 @@ class Endpoint(Settings):
 
     @property
     def is_unix(self) -> bool:
-        """Whether the address is a Unix socket, whose file decides which users may connect."""
+        """Whether the address is a Unix socket, whose file determines which users may connect."""
         return self.address.startswith("ipc://")
 
     @property
     def local(self) -> bool:
-        """Whether no other machine reaches the address.
+        """Whether no other machine can reach the address.
 
         >>> [Endpoint(address=a).local for a in ("localhost:5578", "127.0.0.1:0", "ipc:///run/x", "0.0.0.0:5578")]
         [True, True, True, False]
@@ -140,15 +140,15 @@ class EndpointSocket:
         """Identifies the clients of a socket that binds under CURVE."""
         self._context = zmq.Context()
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
-        # No high-water mark: it would drop messages, and a lost frame is worse than a full memory.
+        # No high-water mark, since it would drop messages: a lost frame is worse than a full memory.
         self.socket.sndhwm = self.socket.rcvhwm = 0
         self.socket.reconnect_ivl, self.socket.reconnect_ivl_max = _RECONNECT_MS, _RECONNECT_MAX_MS
         self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = _HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS
         self._monitor: zmq.Socket[bytes] | None = None
         self._opened = self._closed = self._peers = 0
-        """Numbers of connections that were opened and closed, and of those in use after a handshake."""
+        """Numbers of connections opened and closed, and of those in use after a handshake."""
         self._lost_at: float | None = None
-        """``time.monotonic()`` at which the last peer went away."""
+        """``time.monotonic()`` at which the last peer disconnected."""
         try:
             self._apply_curve()
         except BaseException:
@@ -183,7 +183,7 @@ class EndpointSocket:
             return
         path = Path(self.endpoint.address.removeprefix("ipc://"))
         _check_replaceable(path)
-        # libzmq makes the file with the mode of the umask; the filter closes the moment until chmod.
+        # libzmq creates the file with the mode of the umask; the filter protects it until chmod.
         self.socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
         self.socket.bind(self.endpoint.address)
         path.chmod(0o600)
@@ -191,8 +191,8 @@ class EndpointSocket:
     def attach_and_wait(self, cancelled: threading.Event) -> str:
         """Attach and, unless binding, wait for the ZMQ handshake with a peer or until ``cancelled`` is set.
 
-        From now on :meth:`watch_connection` counts the peers, except under a guard: a socket has one monitor, and the
-        guard uses it.
+        From now on :meth:`watch_connection` counts the peers, except with a guard: a socket has one monitor, which
+        the guard then uses.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class EndpointSocket:
 
     @property
     def connected(self) -> bool:
-        """Whether a peer was connected at the last :meth:`watch_connection`; True where peers are not counted."""
+        """Whether a peer was connected at the last :meth:`watch_connection`; True if peers are not counted."""
         return self._monitor is None or self._peers > 0
 
     def watch_connection(self, poll_ms: int = 0) -> bool:
@@ -230,7 +230,7 @@ class EndpointSocket:
             event = recv_monitor_message(self._monitor)["event"]
             self._opened += bool(event & _OPENED)
             self._closed += event == zmq.Event.DISCONNECTED
-            # Not one less at each end: connections without a handshake, as of a port scanner, end too.
+            # Not simply one less at each end, since connections without a handshake, such as a port scan, end too.
             peers = min(self._peers + (event == zmq.Event.HANDSHAKE_SUCCEEDED), self._opened - self._closed)
             before, self._peers = self._peers, peers
             if before and not peers:
@@ -322,7 +322,7 @@ def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: th
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise OSError if a file of this name is in use or is no socket: libzmq would replace it."""
+    """Raise OSError if a file with this name is in use or is not a socket, since libzmq would replace it."""
     if not path.exists():
         return
     if not path.is_socket():

@@ -7,18 +7,18 @@ from ..types import Control, Reply, SelectiveControl
 
 
 def takes(control: Control | None, action: str) -> bool:
-    """Whether a control names an action among those that it takes."""
+    """Return whether a control lists an action among those that it takes."""
     return isinstance(control, SelectiveControl) and action in control.actions
 
 
 class Controls:
-    """Passes each action to the control that names it, else to ``other``.
+    """Passes each action to the control that lists it, or else to ``other``.
 
     Parameters
     ----------
-    selective : controls that name their actions; of two that name the same action, the first one takes it
-    other : control that takes all other actions, such as a RunEngine's; None: they are rejected. It may name some of
-        its actions, too, such as ``notify``
+    selective : controls that list their actions; if two list the same action, the first one receives it
+    other : control that takes all other actions, such as a RunEngine's; it may also list some actions, such as
+        ``notify``. None rejects all other actions
     """
 
     def __init__(self, *selective: SelectiveControl, other: Control | None = None) -> None:
@@ -28,12 +28,12 @@ class Controls:
 
     @property
     def actions(self) -> Collection[str]:
-        """Actions that a control names."""
+        """Actions that at least one control lists."""
         others = self._other.actions if isinstance(self._other, SelectiveControl) else ()
         return {*self._selective, *others}
 
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
-        """Request ``action`` of the control that takes it."""
+        """Request ``action`` from the control that takes it."""
         control = self._selective.get(action, self._other)
         if control is None:
             return Reply("rejected", f"no control takes {action!r}")

@@ -31,16 +31,16 @@ _log = get_logger()
 
 Authority = Literal["advise", "confirm", "act"]
 OPERATOR = "operator"
-"""Rule of the decisions of a person."""
+"""Name that stands for the rule in decisions that a person made."""
 
 
 class ActionLimit(Settings):
-    """How often the agent may request an action, over all rules."""
+    """How often the agent may request one action, counted over all rules."""
 
     per_run: int | None = Field(default=None, ge=0)
-    """Largest number of decisions in a watched run; unset: any."""
+    """Largest number of decisions in a watched run; unset: no limit."""
     per_hour: int | None = Field(default=None, ge=0)
-    """Largest number of decisions within an hour of the agent's clock; unset: any."""
+    """Largest number of decisions within one hour by the agent's clock; unset: no limit."""
 
 
 class ControlSettings(Settings):
@@ -51,24 +51,24 @@ class ControlSettings(Settings):
     allow: tuple[Action, ...] = ()
     """Actions that may be sent; any other is ``rejected``. ``notify`` changes nothing and needs no permission."""
     authority: Authority = "act"
-    """What becomes of decisions: ``advise`` publishes them only; ``confirm`` sends a decision after a person approved
-    it (``xas-agent approve``); ``act`` sends it at once. ``notify`` always acts."""
+    """How far the agent may act: ``advise`` only publishes decisions; ``confirm`` sends a decision after a person has
+    approved it (``xas-agent approve``); ``act`` sends it at once. ``notify`` always acts."""
     authority_of: dict[Action, Authority] = Field(default_factory=dict)
-    """Authority of single actions, instead of ``authority``."""
+    """Authority for single actions; it replaces ``authority``."""
     confirm_within_s: float = Field(default=600.0, gt=0)
-    """Time in which a person must approve a decision, s; then it is ``expired``."""
+    """Time that a person has to approve a decision, s; after it the decision is ``expired``."""
     paused_replay_s: float = Field(default=60.0, gt=0)
-    """Time after which a replay or a simulated beamline that a rule paused is stopped, if nobody resumes it, s."""
+    """Time that a replay or a simulated beamline may stay paused by a rule, s; then the agent stops it."""
     settable: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """Signals that ``set`` may change, with the smallest and the largest value of each; any other is ``rejected``."""
     limits: dict[Action, ActionLimit] = Field(default_factory=dict)
-    """How often single actions may be requested; a decision beyond is ``rejected``."""
+    """How often single actions may be requested; a decision beyond its limit is ``rejected``."""
     timeout_s: float = Field(default=5.0, gt=0)
-    """Time that the control has to answer, s; after it the decision is ``expired``. A robot has it to accept an
-    action."""
+    """Time that the control has to answer, s; after it the decision is ``expired``. A robot must accept an action
+    within this time."""
     max_age_s: float = Field(default=30.0, gt=0)
-    """Largest time between the arrival of a frame's last datum and its estimate, s. An older frame is published, but
-    the rules leave it out, since decisions concern the present."""
+    """Largest time between the arrival of a frame's last datum and its estimate, s. The agent publishes an older
+    frame, but no rule judges it, since decisions concern the present."""
 
     @field_validator("settable")
     @classmethod
@@ -79,7 +79,7 @@ class ControlSettings(Settings):
         return settable
 
     def refusal_of_value(self, args: Mapping[str, Any]) -> str:
-        """Return why ``set`` may not have these arguments; empty if it may."""
+        """Return why ``set`` may not have these arguments; empty if they are allowed."""
         try:
             wanted = validate_settings(dict(args), SetValue, "args of set")
         except ConfigError as error:
@@ -92,7 +92,7 @@ class ControlSettings(Settings):
         return f"{wanted.value:g} for {wanted.signal} is outside {least:g} … {most:g}, as in control.settable"
 
     def authority_for(self, action: Action | RobotOrder) -> Authority:
-        """Return what becomes of decisions that request an action."""
+        """Return the authority that applies to decisions with an action."""
         if action == "notify":
             return "act"
         return self.authority_of.get(cast(Action, action), self.authority) if self.enabled else "advise"
@@ -102,7 +102,7 @@ _Kind = Literal["urgent", "robot", "order", "notify", "other"]
 
 
 def _kind_of(action: str) -> _Kind:
-    """Return the kind of an action: requests wait only for others of their kind."""
+    """Return the kind of an action; a request waits only for other requests of its kind."""
     if action in URGENT_ACTIONS:
         return "urgent"
     if action in ROBOT_ACTIONS:
@@ -129,12 +129,12 @@ class Dispatcher:
 
     Parameters
     ----------
-    settings : whether decisions are sent, and which actions
-    control : None if there is no control; decisions that would be sent are then rejected. One thread per kind of
-        action may call it at once. It receives ``notify`` only if it is a :class:`SelectiveControl` that takes it.
+    settings : settings of the control
+    control : control that receives the requests; None rejects every decision that would be sent. Up to one thread per
+        kind of action calls it at once. Only a :class:`SelectiveControl` that takes ``notify`` receives it.
     on_status : receives, on a thread of the dispatcher, a copy of the decision at each change of its status
-        (proposed → sent → acknowledged | rejected | expired), in order. One thread per kind of action may call it at
-        once. It must not block for long; its exceptions are logged.
+        (proposed → sent → acknowledged | rejected | expired), in order. Up to one thread per kind of action calls it
+        at once. It must not block for long; its exceptions are logged.
     """
 
     def __init__(
@@ -144,24 +144,24 @@ class Dispatcher:
         self._control = control
         self._on_status = on_status
         self._outstanding: dict[str, Decision] = {}
-        """Decisions that were sent and are neither answered nor given up, by id."""
+        """Decisions that were sent and have neither been answered nor timed out, by id."""
         self._pending = 0
         self._settled = threading.Condition()
         self._closing = False
         self.halted = ""
-        """Who made an emergency stop, and why: what waits, but to stop, is then rejected; empty if nobody did."""
+        """Who made an emergency stop, and why; empty if nobody did. It rejects all waiting decisions but stops."""
         self._lanes = {kind: _Lane(f"dispatcher-{kind}", self._work) for kind in get_args(_Kind)}
 
     def takes(self, action: str) -> bool:
-        """Whether the control names an action among those that it takes."""
+        """Return whether the control lists an action among those that it takes."""
         return takes(self._control, action)
 
     def submit(self, decision: Decision) -> Decision:
-        """Accept a proposed decision, from any thread, without blocking.
+        """Accept a proposed decision from any thread, without blocking.
 
         Returns
         -------
-        The decision, ``expired`` after ``close``. ``on_status`` receives all later statuses.
+        The decision; its status is ``expired`` after ``close``. ``on_status`` receives all later statuses.
         """
         with self._settled:
             if self._closing:
@@ -178,7 +178,7 @@ class Dispatcher:
     def close(self, timeout: float | None = None) -> None:
         """Finish the current request, expire waiting decisions and end the threads; a second call does nothing.
 
-        A request without an answer after the timeout is ``expired``, even if the control answers later.
+        A request that has no answer after the timeout is ``expired``, even if the control answers later.
 
         Parameters
         ----------

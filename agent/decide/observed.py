@@ -10,9 +10,9 @@ from ..types import Z90, DescriptorEstimate, Estimate, Flag, Frame
 Uncertainty = Literal["all", "frame"]
 
 READINGS = "readings."
-"""Beginning of the name of a quantity that is a reading of the frame."""
+"""Prefix of the names of quantities that are readings of the frame."""
 PARTS = ("mean", "lo", "hi", "half_width", "sd_frame", "p")
-"""Parts of a descriptor that can be watched as quantities without uncertainty, as ``OS_half_width``."""
+"""Parts of a descriptor that rules can watch as quantities without uncertainty, for example ``OS_half_width``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class SeriesPoint:
     """Unix seconds."""
     value: float
     sigma: float
-    """Standard deviation; 0 for a quantity without a known one."""
+    """Standard deviation; 0 if it is unknown."""
     foil_forgotten: bool = False
-    """Whether the energies are no longer calibrated by the foil of earlier frames."""
+    """Whether the calibration of the energies by the foil of earlier frames has lapsed."""
 
     @classmethod
     def from_interval(
@@ -42,10 +42,10 @@ class SeriesPoint:
 class Observed:
     """A frame with its estimate and the quantities of its alignment.
 
-    The quantities are, in this order: the descriptors with their uncertainty (``OS``), their parts (``OS_mean``,
-    ``OS_lo``, ``OS_hi``, ``OS_half_width``, ``OS_sd_frame``, ``OS_p``), ``ood_score``, those of the alignment
-    (``noise``, ``edge_step``, ``e0_ev``), and the frame's readings with ``readings.`` before their names
-    (``readings.voltage``), so that a misspelt descriptor is not taken for a reading.
+    The quantities are, in this order: the descriptors with their uncertainty (``OS``); their parts (``OS_mean``,
+    ``OS_lo``, ``OS_hi``, ``OS_half_width``, ``OS_sd_frame``, ``OS_p``); ``ood_score``; the quantities of the
+    alignment (``noise``, ``edge_step``, ``e0_ev``); and the frame's readings, with the prefix ``readings.``
+    (``readings.voltage``), so that a misspelt descriptor cannot name a reading.
     """
 
     frame: Frame
@@ -53,20 +53,20 @@ class Observed:
     quantities: Mapping[str, float] = field(default_factory=dict)
 
     def familiar(self, max_ood: float | None) -> bool:
-        """Whether the out-of-distribution score is known and at most ``max_ood``; None accepts every frame."""
+        """Return whether the out-of-distribution score is known and at most ``max_ood``; None accepts every frame."""
         return max_ood is None or self.estimate.ood_score <= max_ood
 
     def is_estimated(self, name: str) -> bool:
-        """Whether a quantity comes from the model."""
+        """Return whether a quantity comes from the model."""
         stems = {name, *(name.removesuffix(f"_{part}") for part in PARTS)}
         return not stems.isdisjoint(self.estimate.descriptors)
 
     def point(self, name: str, uncertainty: Uncertainty = "all") -> SeriesPoint | None:
-        """Return a quantity; None if the frame does not have it, or if a number is not finite.
+        """Return a quantity; None if the frame lacks it or one of its numbers is not finite.
 
         Parameters
         ----------
-        uncertainty : for a descriptor, that of the 90 % interval, or with ``frame`` the scatter of repeats
+        uncertainty : for a descriptor: ``all`` takes the 90 % interval, ``frame`` the scatter between repeats
         """
         uid, time = self.frame.uid, self.frame.time
         forgotten = Flag.FOIL_FORGOTTEN in self.estimate.flags and not name.startswith(READINGS)
@@ -107,7 +107,7 @@ def _part(descriptor: DescriptorEstimate, part: str) -> float | None:
 
 
 def without_part(name: str) -> str:
-    """Return the name of the descriptor of which a quantity is a part, else the name.
+    """Return the descriptor to which a quantity belongs as a part; any other name is returned unchanged.
 
     >>> without_part("OS_change_lo"), without_part("OS_change")
     ('OS_change', 'OS_change')

@@ -11,12 +11,12 @@ from ..types import ADVICE, COURSE_OF_A_RUN, URGENT_ACTIONS, Control, Decision, 
 from .dispatch import OPERATOR, ControlSettings, Dispatcher
 
 _HURRIED_S = 1.0
-"""Longest wait for a control after the host gave up, s."""
+"""Longest wait for a control after the host has given up, s."""
 _HOUR_S = 3600.0
 _SENDS_ON = ("resume", "stop", "abort")
 """Actions after which an experiment is not paused."""
 _OF_A_RUN = ("pause", "resume", "stop", "abort", "repeat_frame")
-"""Actions that mean nothing after the run has stopped for which they were requested."""
+"""Actions that are void once the run for which they were requested has stopped."""
 _MAX_OUTCOMES = 100
 
 
@@ -26,14 +26,14 @@ class Paused:
 
     decision: Decision
     since: float
-    """``time.monotonic()`` of the acknowledgement."""
+    """``time.monotonic()`` at which the control acknowledged the pause."""
 
 
 class Requests:
-    """Sends decisions once they are published, and returns the changes of their status. For one thread.
+    """Sends decisions once they are published, and returns the changes of their status. Not thread-safe.
 
-    The settings decide what becomes of a decision: it remains advice, it waits for a person, it is sent, or it is
-    rejected, because its action was requested too often or because of an emergency stop.
+    The settings decide whether a decision remains advice, waits for a person, is sent, or is rejected because its
+    action was requested too often or because of an emergency stop.
 
     Parameters
     ----------
@@ -46,34 +46,34 @@ class Requests:
         self._statuses: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         self._dispatcher = Dispatcher(settings, control, self._statuses.put)
         self.open: dict[str, str] = {}
-        """Uid of the watched run, by the id of each decision without a last status."""
+        """Uid of the watched run of each decision that has no final status, by the decision's id."""
         self.proposed: list[Decision] = []
-        """Decisions that the next ``send`` sends."""
+        """Decisions that the next call of ``send`` sends."""
         self._unconfirmed: dict[str, tuple[Decision, float]] = {}
-        """Decisions that wait for a person, with the ``time.monotonic()`` until which they do."""
+        """Decisions that wait for a person, with the ``time.monotonic()`` at which their wait ends."""
         self._of_run: Counter[tuple[str, str]] = Counter()
         self._of_hour: dict[str, deque[float]] = {}
-        """Unix time of the decisions of the last hour, by action."""
+        """Unix times of the decisions of the last hour, by action."""
         self._counted = 0
-        """Number of decisions that counted for limits."""
+        """Number of decisions counted towards limits."""
         self._remembered = ("", 0)
         """Emergency stop and ``_counted`` at the last call of ``memory``."""
         self.sent: set[str] = set()
-        """Ids of decisions that were sent and have no last status."""
+        """Ids of decisions that were sent and have no final status."""
         self.outcomes: dict[str, Decision] = {}
-        """The latest decisions with a last status, by id."""
+        """The latest decisions that have a final status, by id."""
         self.paused: Paused | None = None
         """The pause that the agent requested, until it is over."""
         self._newest_frame: dict[str, int] = {}
         """Number of the newest frame of each run."""
 
     def takes(self, order: str) -> bool:
-        """Whether there is a control for what a person asks of a robot."""
+        """Return whether a control takes an order from a person to a robot."""
         return self._dispatcher.takes(order)
 
     @property
     def unconfirmed(self) -> list[tuple[Decision, float]]:
-        """Decisions that wait for a person, with the time that remains, s; from any thread."""
+        """Decisions that wait for a person, with the time left, s; safe to read from any thread."""
         now = time.monotonic()
         return [(decision, until - now) for decision, until in list(self._unconfirmed.values())]
 
@@ -83,11 +83,11 @@ class Requests:
         return self._dispatcher.halted
 
     def halt(self, by: str, why: str) -> None:
-        """Make an emergency stop, from any thread: no decision of a rule but to stop is sent from now on."""
+        """Make an emergency stop, from any thread: from now on the rules can only stop the experiment."""
         self._dispatcher.halted = f"emergency stop by {by}{why and f': {why}'}"
 
     def memory(self) -> Memory:
-        """Return what holds after a restart too, if it changed: an emergency stop, and what counts for limits."""
+        """Return the emergency stop and the counts for limits, which outlast a restart; empty if unchanged."""
         if (now := (self.halted, self._counted)) == self._remembered:  # asked after each batch of documents
             return {}
         self._remembered = now
@@ -96,7 +96,7 @@ class Requests:
         return {("", "requests"): [self.halted, counts, hours]}
 
     def restore(self, memory: Memory) -> None:
-        """Continue with :meth:`memory`."""
+        """Continue with the states that :meth:`memory` returned."""
         if (kept := memory.get(("", "requests"))) is None:
             return
         self._dispatcher.halted, counts, hours = kept
@@ -104,7 +104,7 @@ class Requests:
         self._of_hour = {action: deque(times, maxlen=10_000) for action, times in hours.items()}
 
     def propose(self, decision: Decision) -> Decision:
-        """Take a new decision; return it as it is published first."""
+        """Take a new decision; return it with the status with which it is to be published first."""
         proposed = decision.to("proposed")
         if refusal := self._refusal(decision):
             self.open[decision.id] = decision.run_uid
@@ -126,7 +126,7 @@ class Requests:
         return proposed
 
     def order(self, decision: Decision, by: str = "") -> Decision:
-        """Take a decision of a person, which needs neither permission nor confirmation."""
+        """Take a person's decision, which needs neither permission nor confirmation."""
         ordered = decision.to("proposed", by=by)
         self._take(ordered)
         return ordered
@@ -159,7 +159,7 @@ class Requests:
         return rejected
 
     def reject_all(self, by: str) -> list[Decision]:
-        """Give up all that waits for a person, or to be sent, after an emergency stop."""
+        """Reject all decisions that wait for a person or for ``send``, after an emergency stop."""
         urgent = [d for d in self.proposed if d.action in URGENT_ACTIONS]
         waiting, self.proposed = [d for d in self.proposed if d not in urgent], urgent
         for decision in waiting:
@@ -171,11 +171,11 @@ class Requests:
         self._dispatcher.halted = ""
 
     def measured(self, run_uid: str, frame: int) -> None:
-        """Take notice of a complete frame, with its number in the run: an earlier one cannot be repeated any more."""
+        """Note the number of a complete frame of a run; the experiment can no longer repeat earlier frames."""
         self._newest_frame[run_uid] = max(frame, self._newest_frame.get(run_uid, 0))
 
     def run_stopped(self, run_uid: str) -> None:
-        """Give up the decisions on a run that stopped before a person approved them."""
+        """Expire the decisions on a run that stopped before a person approved them."""
         for decision, _ in list(self._unconfirmed.values()):
             if decision.run_uid == run_uid and decision.action in _OF_A_RUN:
                 del self._unconfirmed[decision.id]
@@ -183,11 +183,11 @@ class Requests:
                 self._statuses.put(decision.to("expired", reason))
 
     def take_up(self, decision: Decision, age_s: float) -> None:
-        """Take a decision of an earlier process; it is given up if it is too old.
+        """Take over a decision of an earlier process; it expires if it is too old.
 
         Parameters
         ----------
-        age_s : time since it was approved or, if nobody was asked, proposed, s
+        age_s : time since a person approved it or, if none had to, since it was proposed, s
         """
         asks = decision.rule != OPERATOR and self._settings.authority_for(decision.action) == "confirm"
         waits = decision.status == "proposed" and asks
@@ -201,12 +201,12 @@ class Requests:
             self._take(decision)
         else:
             self.open[decision.id] = decision.run_uid
-            self.sent.add(decision.id)  # perhaps
+            self.sent.add(decision.id)  # it may have been sent
             reason = f"{age_s:.0f} s old when the agent came back, outcome unknown"
             self._statuses.put(decision.to("expired", reason))
 
     def send(self) -> None:
-        """Send what was taken, without waiting for the control."""
+        """Send the decisions taken so far, without waiting for the control."""
         proposed, self.proposed = self.proposed, []
         for decision in proposed:
             if refusal := self._too_late(decision):
@@ -231,7 +231,7 @@ class Requests:
                 self._remember(decision)
 
     def forget(self, run_uid: str) -> None:
-        """Forget what was counted of a run that stopped; it is not paused any more."""
+        """Forget the counts and the pause of a run that stopped."""
         for key in [key for key in self._of_run if key[0] == run_uid]:
             del self._of_run[key]
         self._newest_frame.pop(run_uid, None)
@@ -239,11 +239,11 @@ class Requests:
             self.paused = None
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait for the answers, by default as long as a control may take; return whether all have come."""
+        """Wait for the answers, by default as long as a control may take; return whether all have arrived."""
         return self._dispatcher.drain(self._settings.timeout_s if timeout is None else timeout)
 
     def close(self, *, hurried: bool) -> None:
-        """Wait for the answers, or expire what is not answered if ``hurried``, and end the threads."""
+        """Wait for the answers, or expire the open decisions if ``hurried``, and end the threads."""
         for decision, _ in self._unconfirmed.values():
             reason = "the agent closed before an approval"
             self._statuses.put(decision.to("expired", reason))
@@ -265,7 +265,7 @@ class Requests:
         self._unconfirmed[decision.id] = decision, time.monotonic() + for_s
 
     def _too_late(self, decision: Decision) -> str:
-        """Return why a frame cannot be repeated any more; empty if it can, and for other actions."""
+        """Return why a frame can no longer be repeated; empty if it can, and for other actions."""
         frame = decision.args.get("frame") if decision.action == "repeat_frame" else None
         newest = self._newest_frame.get(decision.run_uid, 0)
         if frame is None or newest <= frame:
@@ -273,7 +273,7 @@ class Requests:
         return f"frame {frame} was to be repeated; the run is at frame {newest} by now"
 
     def _refusal(self, decision: Decision) -> str:
-        """Return why a decision of a rule is rejected at once; empty if it is not."""
+        """Return why a rule's decision is rejected at once; empty if it is accepted."""
         action, settings = decision.action, self._settings
         if action == "notify" or settings.authority_for(action) == "advise":
             return ""
@@ -293,7 +293,7 @@ class Requests:
         return f"limit: {limit.per_hour} of {action} per hour" if len(hour) >= _or_any(limit.per_hour) else ""
 
     def _safer(self, decision: Decision) -> Decision | None:
-        """Return a request on the same frame that is sent, and that this one contradicts."""
+        """Return a sent request on the same frame that this decision contradicts."""
         rank = COURSE_OF_A_RUN.get(decision.action, 0)
         for other in self.proposed:
             same = (other.run_uid, other.time) == (decision.run_uid, decision.time)

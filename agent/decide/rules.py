@@ -1,4 +1,4 @@
-"""Rules on the series of frames, and the decisions that follow."""
+"""Rules on the series of frames, and the decisions that they make."""
 
 import time
 import uuid
@@ -36,35 +36,35 @@ _MAX_SERIES = 256
 """Number of series, and of runs, that are remembered; the least recently used ones are dropped."""
 
 END = "end"
-"""Stage in which no rule with a stage is followed."""
+"""Stage without rules; only rules that have no stage are followed in it."""
 
 _SeriesKey = tuple[str, str | None, str | None]
 """(series, element, edge)"""
 
 
 class Rule(Settings):
-    """A trigger with the action that it requests."""
+    """A trigger and the action that it requests."""
 
     name: str = Field(min_length=1)
-    """Unique name of the rule, which its decisions carry."""
+    """Unique name of the rule; its decisions carry it."""
     trigger: Trigger
     """Condition of the rule, with its ``kind``. The rule decides when the condition begins to hold."""
     action: Action = "notify"
-    """Action that a decision requests."""
+    """Action that a decision of the rule requests."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments that the control receives with the action. Where ``repeat_frame`` has no ``count_factor``, a trigger
+    """Arguments that the control receives with the action. If ``repeat_frame`` has no ``count_factor``, a trigger
     ``undecided`` computes it."""
     max_times: int = Field(default=1, ge=1)
     """Largest number of decisions per run."""
     element: str | None = None
-    """Absorber whose frames the rule judges, as ``Co``; unset: those of every absorber, each a series of its own."""
+    """Absorber whose frames the rule judges, for example ``Co``; unset: every absorber, each in its own series."""
     edge: str | None = None
-    """Absorption edge whose frames the rule judges, as ``K`` or ``L3``; ``L`` is any of L1 to L3; unset: all."""
+    """Absorption edge whose frames the rule judges, such as ``K`` or ``L3``; ``L`` is any of L1 to L3; unset: all."""
     stage: str | None = None
-    """Stage of the series in which the rule is followed, from the first frame of that stage on; unset: in all. A
-    series begins in the stage of the first rule for its absorber that has one."""
+    """Stage of the series during which the agent follows the rule; unset: in all stages. A series begins in the stage
+    of the first rule for its absorber that has one; a new stage begins with the next frame."""
     go_to: str | None = None
-    """Stage to which a decision leads: that of another rule, or ``end``."""
+    """Stage that a decision of the rule begins: the stage of another rule, or ``end``."""
 
     @field_validator("element")
     @classmethod
@@ -90,13 +90,13 @@ class Rule(Settings):
         return stage
 
     def concerns(self, element: str | None, edge: str | None) -> bool:
-        """Whether the rule judges the frames of an absorber and edge."""
+        """Return whether the rule judges the frames of an absorber and edge."""
         return self.element in (None, element) and (self.edge is None or (edge or "").startswith(self.edge))
 
     @model_validator(mode="before")
     @classmethod
     def _limit_of_the_trigger(cls, values: Any) -> Any:
-        """Accept ``max_times`` in the trigger, where it was up to version 0.2."""
+        """Accept ``max_times`` inside the trigger, where it was up to version 0.2."""
         trigger = values.get("trigger") if isinstance(values, dict) else None
         if isinstance(trigger, dict) and "max_times" in trigger and "max_times" not in values:
             rest = {key: value for key, value in trigger.items() if key != "max_times"}
@@ -118,11 +118,11 @@ def check_names(rules: Sequence[Rule]) -> None:
 
 @dataclass
 class _Left:
-    """The stage before the newest change of the stage, as it was."""
+    """The state of a series before its stage changed last."""
 
     stage: str | None = None
     by: str = ""
-    """Id of the decision that led on."""
+    """Id of the decision that changed the stage."""
     watches: dict[str, Watch] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
 
@@ -132,34 +132,34 @@ class _Series:
     """What the rules remember of one series."""
 
     rules: tuple[Rule, ...]
-    """The rules that judge its absorber."""
+    """The rules that judge the absorber of the series."""
     stage: str | None = None
     left: _Left = field(default_factory=_Left)
     watches: dict[str, Watch] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
-    """How often the condition of each rule had begun to hold at the last judgement."""
+    """How often the condition of each rule had begun to hold when it was last judged."""
     newest: tuple[str, float, Scan] | None = None
     """Run, time and scan of the newest frame; None before the first and after the run stopped."""
     received: float | None = None
-    """Arrival of the newest frame by the monotonic clock; None if it came in an earlier process."""
+    """Arrival time of the newest frame, monotonic seconds; None if an earlier process received it."""
 
 
 class Rules:
-    """Turns frames and their estimates, notes on frames set aside, and silence into decisions.
+    """Turns frames with estimates, notes on frames set aside, and silence into decisions.
 
-    A series belongs to one absorption edge of one sample, or of one run for frames without a sample. It therefore
-    continues over the runs of a sample. Frames may arrive out of order. Quantities that are not finite, or whose
+    A series belongs to one absorption edge of one sample, so that it continues over the sample's runs. Frames without
+    a sample form a series for each run. Frames may arrive out of order. Quantities that are not finite, or whose
     ``ood_score`` exceeds the trigger's limit, are left out. Not thread-safe.
 
     Parameters
     ----------
     rules : rules with unique names
-    units : units of the quantities, by name, for the reasons in words
+    units : units of the quantities, by name, for the texts of the reasons
 
     Raises
     ------
     ValueError
-        As in :func:`check_names`.
+        Raised by :func:`check_names`.
     """
 
     def __init__(self, rules: Sequence[Rule], units: Mapping[str, str] | None = None) -> None:
@@ -176,9 +176,9 @@ class Rules:
         self._newest: tuple[str, _SeriesKey] | None = None
         """Run and series of the newest frame; None before the first one, and after its run stopped."""
         self._stood = tuple(Standing(r.name, r.action, conditions_of(r.trigger, self._units)) for r in self._rules)
-        """How the rules stood when that run stopped, or at the beginning."""
+        """How the rules stood when the run of the newest frame stopped, or at the beginning."""
         self._checked: set[str] = set()
-        """Rules whose quantities were looked for in a frame."""
+        """Rules whose quantities were already looked for in a frame."""
 
     def __call__(
         self, frame: Frame, estimate: Estimate, quantities: Mapping[str, float] | None = None
@@ -194,7 +194,7 @@ class Rules:
         series = self._series_of(key)
         observed = Observed(frame, estimate, quantities or {})
         decisions: list[Decision] = []
-        # Of frames that arrive, the clock tells the silence (quiet); those of a recording have only their own times.
+        # The clock measures the silence before live frames (quiet); recorded frames have only their own times.
         if self._waits and not frame.received and series.newest and (gap := frame.time - series.newest[1]) > 0:
             decisions = self._silent(series, gap, frame.time)
         self._hear(series, frame)
@@ -206,23 +206,23 @@ class Rules:
         return decisions + self._judge(series, frame.run_uid, frame.time, frame.scan, frame.seq_num)
 
     def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
-        """Return the rules that the next call with a frame judges, with their watches."""
+        """Return the rules that a call with this frame would judge, with their watches."""
         return self._followed(self._series_of((frame.series, frame.element, frame.edge)))
 
     @property
     def are_none(self) -> bool:
-        """Whether there is no rule."""
+        """Whether the agent has no rules."""
         return not self._rules
 
     def passed(self, frame: Frame) -> None:
-        """Take notice of the newest of the frames that no rule judges."""
+        """Record the newest of several frames that no rule judges."""
         self.heard(frame, frame.received)
         self._newest = frame.run_uid, self._of_run[frame.run_uid]
 
     def heard(self, frame: Frame, now: float) -> None:
-        """Take notice of a frame that is too old to be judged.
+        """Record a frame that is too old to be judged.
 
-        Its age is no silence, since others may wait behind it.
+        The age of the frame does not count as silence, since newer frames may wait behind it.
 
         Parameters
         ----------
@@ -254,9 +254,9 @@ class Rules:
         )
 
     def undo(self, decision: Decision) -> None:
-        """Take back a decision that was never sent: its stage goes on, and the rule may decide again.
+        """Take back a decision that was never sent: its stage continues, and the rule may decide again.
 
-        It does so only after its condition has ended, so that nobody is asked the same at each frame.
+        The rule decides only after its condition has ended, so that it does not ask a person the same at each frame.
         """
         rule = next((rule for rule in self._rules if rule.name == decision.rule), None)
         if rule is None:
@@ -267,11 +267,11 @@ class Rules:
         for series in list(self._series.values()):
             if (left := series.left).by == decision.id:
                 self._enter(series, left.stage)
-                series.watches |= left.watches  # which know what held when the rule decided
+                series.watches |= left.watches  # these know which conditions held when the rule decided
                 series.judged |= left.judged
 
     def note(self, note: SetAside) -> list[Decision]:
-        """Return the decisions on data that could not be served."""
+        """Return the decisions that follow from data set aside."""
         if not self._counts_notes:
             return []
         series = self._series_of(self._of_run.get(note.run_uid, (note.run_uid, None, None)))
@@ -281,7 +281,7 @@ class Rules:
         return self._judge(series, note.run_uid, note.time, scan, note.seq_num)
 
     def quiet(self, now: float) -> list[Decision]:
-        """Return the decisions on series without a new frame.
+        """Return the decisions that follow from the silence of series.
 
         Parameters
         ----------
@@ -297,7 +297,7 @@ class Rules:
         return decisions
 
     def forget(self, run_uid: str) -> None:
-        """Forget a run that stopped; the series of a sample is kept."""
+        """Forget a run that stopped; the series of its sample is kept."""
         if self._newest is not None and self._newest[0] == run_uid:
             self._stood, self._newest = self.standing(), None
         self._decisions.pop(run_uid, None)
@@ -321,7 +321,7 @@ class Rules:
         return memory
 
     def restore(self, memory: Memory) -> None:
-        """Continue with the states of :meth:`memory`."""
+        """Continue with the states that :meth:`memory` returned."""
         for (name, owner, *absorber), states in memory.items():
             if owner == "decisions":
                 self._decisions[name or ""] = Counter(states)
@@ -329,15 +329,15 @@ class Rules:
                 element, edge = absorber
                 series = self._series_of((name or "", element, edge))
                 watches, judged, (series.stage, stage, by, *before), newest = states
-                left, left_judged = before or ({}, {})  # which journals of version 0.2 lack
+                left, left_judged = before or ({}, {})  # journals of version 0.2 lack it
                 series.left = _Left(stage, by, self._restored(series, left), dict(left_judged))
                 series.judged = dict(judged)
-                if newest is not None:  # its silence counts from now on
+                if newest is not None:  # its silence is counted from now on
                     series.newest, series.received = (newest[0], newest[1], Scan(*newest[2:])), time.monotonic()
                 series.watches = self._restored(series, watches)
 
     def _restored(self, series: _Series, states: Mapping[str, list[Any]]) -> dict[str, Watch]:
-        """Return the watches of a series that had these states, by the name of their rule."""
+        """Return the watches with the saved states of a series, by the name of their rule."""
         watches = {r.name: start_watch(r.trigger, self._units) for r in series.rules if r.name in states}
         for name, watch in watches.items():
             watch.restore(states[name])
@@ -357,7 +357,7 @@ class Rules:
         return series
 
     def _followed(self, series: _Series) -> list[tuple[Rule, Watch]]:
-        """Return the rules of the series' stage with their watches, which begin now if they are new."""
+        """Return the rules of the present stage with their watches; new watches begin now."""
         rules = [rule for rule in series.rules if rule.stage in (None, series.stage)]
         for rule in rules:
             if rule.name not in series.watches:
@@ -374,10 +374,10 @@ class Rules:
     def _judge(
         self, series: _Series, run_uid: str, time: float, scan: Scan, frame: int | None = None
     ) -> list[Decision]:
-        """Decide where a condition has begun to hold, by a frame with its number or by silence."""
+        """Make a decision for each condition that has begun to hold, with a frame (its number) or by silence."""
         decisions: list[Decision] = []
         for rule, watch in self._followed(series):
-            if series.watches.get(rule.name) is not watch:  # a decision before has begun another stage
+            if series.watches.get(rule.name) is not watch:  # an earlier decision has begun another stage
                 continue
             begins = watch.begun > series.judged.get(rule.name, 0)
             series.judged[rule.name] = watch.begun
@@ -390,7 +390,7 @@ class Rules:
             args = {**watch.args, **rule.args} if rule.action == "repeat_frame" else rule.args
             decisions.append(
                 Decision(
-                    id=str(uuid.uuid4()),  # random, so that nobody can guess it and send it first
+                    id=str(uuid.uuid4()),  # random, so that nobody can guess the id and use it first
                     rule=rule.name,
                     action=rule.action,
                     reason=watch.reason,
@@ -404,18 +404,18 @@ class Rules:
             )
             if rule.go_to is not None:
                 self._enter(series, rule.go_to, decisions[-1].id)
-        decisions.sort(key=lambda decision: COURSE_OF_A_RUN.get(decision.action, 0))  # safer ones supersede others
+        decisions.sort(key=lambda decision: COURSE_OF_A_RUN.get(decision.action, 0))  # safer actions supersede others
         return decisions
 
     def _enter(self, series: _Series, stage: str | None, by: str = "") -> None:
-        """Begin a stage, by a decision with this id: its rules see only the frames to come."""
+        """Begin a stage after the decision with the id ``by``; its rules see only future frames."""
         ended = [rule.name for rule in series.rules if rule.stage is not None]
         watches = {name: series.watches.pop(name) for name in ended if name in series.watches}
         judged = {name: series.judged.pop(name) for name in ended if name in series.judged}
         series.left, series.stage = _Left(series.stage, by, watches, judged), stage
 
     def _warn_of_unknown(self, rule: Rule, observed: Observed) -> None:
-        """Log, once, the quantities of a rule that its first frame does not have."""
+        """Log once the quantities that a rule needs and its first frame lacks."""
         known = [*observed.names()]
         for quantity in sorted(_quantities(rule) - {*known}):
             like = get_close_matches(quantity, known, n=3) or known[:5]

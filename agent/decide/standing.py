@@ -1,4 +1,4 @@
-"""How a rule stands at present: what its conditions judged last, and how far that is from their bars."""
+"""How a rule stands: the last judgement of its conditions, and their distance from their bars."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,41 +28,41 @@ from .triggers import (
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition of a rule, as it was judged last."""
+    """One condition of a rule with its last judgement."""
 
     quantity: str
-    """Quantity that is judged, or what is counted."""
+    """Name of the judged quantity, or of the objects counted."""
     bar: str
-    """Its bar in words, as ``above 3.5 e``."""
+    """Bar of the condition in words, for example ``above 3.5 e``."""
     unit: str = ""
     """Unit of the value and of the distance; empty if dimensionless."""
     what: str = ""
-    """What of the quantity is judged, if it is not the quantity itself, as ``change in 30 s``."""
+    """What the value describes, if not the quantity itself, for example ``change in 30 s``."""
     how: str = ""
-    """How the value comes from the frames, as ``line of 21``; empty for that of the newest frame."""
+    """How the value follows from several frames, for example ``line of 21``; empty if the newest frame gives it."""
     value: float | None = None
-    """The judged value; None before it can be judged, as while a window is not full."""
+    """The judged value; None until it can be judged, for instance before a window is full."""
     bars: tuple[float, ...] = ()
-    """The bar, or its two ends; empty if they are not known yet."""
+    """The bar, or its two ends; empty while they are unknown."""
     beyond: float = 0.0
-    """How far the value is beyond the bar; negative before it."""
+    """Distance of the value beyond the bar; negative if it has not reached the bar."""
     negated: bool = False
-    """Whether the rule waits for the condition not to hold."""
+    """Whether the rule requires that the condition does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One rule on the series of the newest frame."""
+    """How one rule stands on the series of the newest frame."""
 
     rule: str
     action: str
     conditions: tuple[Condition, ...]
     holds: bool = False
-    """Whether its whole condition holds."""
+    """Whether the whole condition of the rule holds."""
     followed: bool = True
-    """Whether it is followed in the present stage of the series."""
+    """Whether the rule is followed in the present stage of the series."""
     decisions_left: int = 1
-    """Number of decisions that it may still make in the run."""
+    """Number of decisions that the rule may still make in the run."""
 
 
 def conditions_of(trigger: Trigger, units: Mapping[str, str], watch: Watch | None = None) -> tuple[Condition, ...]:
@@ -104,7 +104,7 @@ def _conditions(
 
 
 def _unit_and_what(part: Settings, unit: str, compared: Compared | None) -> tuple[str, str]:
-    """Return the unit of what a condition compares, and what that is if it is not the quantity."""
+    """Return the unit of the compared value, and what the value describes if it is not the quantity itself."""
     match part:
         case Rate():
             return f"{unit or '1'}/h", "rate"
@@ -140,7 +140,7 @@ def _bar(part: Settings, unit: str, compared: Compared | None) -> str:
 
 
 def beyond_bar(part: Settings, compared: Compared) -> float:
-    """Return how far a value is beyond the bar of its condition; negative before it."""
+    """Return how far a value is beyond the bar of its condition; negative if it has not reached the bar."""
     value, bars = compared.value, compared.bars
     match part:
         case Threshold() | Band() | Unfamiliar():
@@ -151,5 +151,5 @@ def beyond_bar(part: Settings, compared: Compared) -> float:
             return value - bars[0] if part.above_per_hour is not None else bars[0] - value
         case Extremum():
             return bars[0] - value if part.of == "maximum" else value - bars[0]
-        case _:  # a change, whose evidence grows up to the bar, a silence, or a number
+        case _:  # a change, whose evidence grows up to the bar; a silence; or a count
             return value - bars[0]

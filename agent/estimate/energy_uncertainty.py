@@ -1,4 +1,4 @@
-"""How errors of the energies (their zero and scale) and of the amplitude, and noise, propagate to estimates."""
+"""Propagates errors of the energies (zero and scale), of the amplitude and of the noise to the estimates."""
 
 import itertools
 import math
@@ -13,54 +13,55 @@ from numpy.typing import NDArray
 from ..types import Array, Estimator, Memory, continued, means_of
 
 _SLOPE_INTERVAL_FRAMES = 50  # slopes change slowly along a series
-_MAX_SERIES = 1000  # remembered at a time
-_RELATIVE_STEP = 0.01  # of scale and amplitude: large compared with rounding and small compared with a white line
+_MAX_SERIES = 1000  # number of series to remember
+_RELATIVE_STEP = 0.01  # relative step of scale and amplitude: far above rounding and far below a white line
 
-_NOISE_INTERVAL_FRAMES, _COPIES = 400, 16  # the response to noise, from copies, takes longer than the slopes
-_MIN_NOISE = 1e-3  # of noisy copies, edge steps: large compared with the rounding of float32
+_NOISE_INTERVAL_FRAMES, _COPIES = 400, 16  # frames between noise responses, which take longer than slopes
+_MIN_NOISE = 1e-3  # least noise of the copies, edge steps: far above the rounding of float32
 
 Slopes = Mapping[str, tuple[float, float, float, float]]
-"""Change of each descriptor's mean per eV, per unit of the energy scale, and per unit of the amplitude; and its
-standard deviation per unit of the noise."""
+"""Derivatives of a descriptor's mean: per eV, per unit of the energy scale and per unit of the amplitude; and the
+mean's standard deviation per unit of the noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameErrors:
-    """What differs between repeated measurements of one sample, for n spectra."""
+    """Errors that differ between repeated measurements of one sample, for n spectra."""
 
     noise: Array
-    """(n,) standard deviation per measured point, edge steps."""
+    """(n,) standard deviations per measured point, edge steps."""
     sd_ev: Array
-    """(n,) standard deviation of the energies from frame to frame, eV."""
+    """(n,) standard deviations of the energies from frame to frame, eV."""
     noisy: Callable[[int, float, int], NDArray[np.float32]]
-    """Spectrum, noise in edge steps, number of copies → (copies, G) copies with such noise."""
+    """Maps a spectrum's index, the noise in edge steps and a number of copies to noisy copies, (copies, G)."""
 
 
 class Deviations(NamedTuple):
-    """Standard deviations of the estimated means, (n,) by descriptor, in its unit."""
+    """Standard deviations of the estimated means, (n,) by descriptor, in the descriptor's unit."""
 
     energies: dict[str, Array]
-    """Of all errors of the energies and of the amplitude, and of what else FEFF and measurement differ by: for the
-    intervals."""
+    """From all errors of the energies and of the amplitude, and from other differences between FEFF and measurement;
+    they widen the intervals."""
     frames: dict[str, Array]
-    """Of what differs from frame to frame: the noise, and the energies if a foil shows it. Empty if not given."""
+    """From errors that differ between frames: the noise, and the energies if a foil measures them. May be empty."""
 
 
 def slopes(
     model: Estimator, spectra: NDArray[np.float32], noisy: Sequence[tuple[float, NDArray[np.float32]]] = ()
 ) -> list[Slopes]:
-    """Derivatives of the estimated means by central differences, and their response to noise.
+    """Compute the derivatives of the estimated means by central differences, and their response to noise.
 
-    A spectrum that ends before the grid ends there after each change, as a measured one would.
+    A spectrum that ends before the grid ends at the same place after each change, as a measured one would.
 
     Parameters
     ----------
-    spectra : (n, G) aligned, NaN beyond their ends
-    noisy : n, noise in edge steps and copies, (copies, G), of each spectrum with it; without copies the response is 0
+    spectra : (n, G) aligned spectra, NaN beyond their ends
+    noisy : for each of the n spectra: noise in edge steps and noisy copies, (copies, G); without copies the response
+        is 0
 
     Returns
     -------
-    n, the slopes of each spectrum
+    The slopes of the n spectra
     """
     unknown, spectra = np.isnan(spectra), continued(spectra)
     up = np.concatenate([spectra[:, :1], spectra[:, :-1]], axis=1)
@@ -102,7 +103,7 @@ def _with_response(new: Slopes, known: Slopes) -> Slopes:
 def _deviations(
     model: Estimator, kept: Sequence[Slopes], source: NDArray[np.intp], sd_ev: Array, errors: FrameErrors | None
 ) -> Deviations:
-    """Return the deviations of n spectra, of which ``source``, (n,), says where in ``kept`` their slopes are."""
+    """Return the deviations of n spectra; ``source``, (n,), holds the places of their slopes in ``kept``."""
     names = list(kept[0]) if kept else []
     of_kept = np.array([[k[name] for name in names] for k in kept]).reshape(len(kept), len(names), 4)
     per_ev, per_scale, per_amplitude, per_noise = np.moveaxis(of_kept[source], 2, 0)
@@ -126,7 +127,7 @@ def _strengthened(spectra: NDArray[np.float32], model: Estimator, factor: float)
 
 
 def _stretched(spectra: NDArray[np.float32], model: Estimator, scale: float) -> NDArray[np.float32]:
-    """Spectra (n, G) whose energies from the measured edge are multiplied by ``scale``."""
+    """Return spectra (n, G) whose distances in energy from the measured edge are multiplied by ``scale``."""
     grid, pivot = model.grid, model.edge.feff_minus_experiment_ev
     at = (pivot + (grid.energy - pivot) / scale - grid.start_ev) / grid.step_ev
     at = at.clip(0, len(grid) - 1)
@@ -140,42 +141,42 @@ class _Series:
     left: int = 0
     """Number of frames until the slopes are due again."""
     noise_left: int = 0
-    """Number of frames until the response to noise is due, too, with the slopes."""
+    """Number of frames until the response to noise is due; it is computed together with the slopes."""
     slopes: Slopes = field(default_factory=dict)
 
 
 @dataclass
 class _Plan:
-    """Which slopes the spectra of one call take, and which of them are to be computed."""
+    """Assigns slopes to the spectra of one call, and lists the slopes to compute."""
 
     source: NDArray[np.intp]
-    """(n,) place of each spectrum's slopes in ``kept``."""
+    """(n,) places of the spectra's slopes in ``kept``."""
     kept: list[Slopes] = field(default_factory=list)
     latest: dict[tuple[str, Hashable], int] = field(default_factory=dict)
     """Place of the newest slopes of each series in ``kept``."""
     computed: list[int] = field(default_factory=list)
     """Spectra whose slopes are due."""
     noisy: list[tuple[float, NDArray[np.float32]]] = field(default_factory=list)
-    """Of each computed spectrum, as in :func:`slopes`."""
+    """Noise and noisy copies of each computed spectrum, as in :func:`slopes`."""
     known_response: list[Slopes | int | None] = field(default_factory=list)
-    """Of each computed spectrum: the slopes, or their place in ``kept``, with the response; None if it is due."""
+    """For each computed spectrum: slopes, or their place in ``kept``, whose response is reused; None if it is due."""
 
     def take(self, key: tuple[str, Hashable], slopes: Slopes) -> None:
-        """Keep slopes as the newest of a series."""
+        """Store slopes as the newest of a series."""
         self.latest[key] = len(self.kept)
         self.kept.append(slopes)
 
 
 class EnergyUncertainty:
-    """The parts of each estimate's standard deviation that the frame's energies, and its noise, cause.
+    """Computes the parts of each estimate's standard deviation that come from the frame's energies and noise.
 
     The result does not depend on how frames are batched, except under overload.
 
     Parameters
     ----------
-    every : frames of a series after which its slopes are computed again
-    noise_every : frames after which the response to noise is computed again
-    max_series : number of series remembered; the one longest without a frame is dropped first
+    every : number of frames of a series between computations of its slopes
+    noise_every : number of frames between computations of the response to noise
+    max_series : number of series to remember; the one without a frame for longest is dropped first
     """
 
     def __init__(
@@ -188,9 +189,9 @@ class EnergyUncertainty:
         self._every, self._noise_every, self._max_series = every, noise_every, max_series
         self._series: OrderedDict[tuple[str, Hashable], _Series] = OrderedDict()
         self._latest: dict[str, Slopes] = {}
-        """The newest slopes of each model, of any series."""
+        """The newest slopes of each model, from any series."""
         self.reused: list[int] = []
-        """Spectra of the latest call with the slopes of an earlier one: theirs were due, or were no numbers."""
+        """Spectra of the latest call that reused earlier slopes, because their own were due or were not finite."""
 
     def __call__(
         self,
@@ -202,16 +203,16 @@ class EnergyUncertainty:
         *,
         hurried: bool = False,
     ) -> Deviations:
-        """Standard deviations that the energies cause, and those of repeated measurements.
+        """Return the standard deviations that the energies cause, and those between repeated measurements.
 
         Parameters
         ----------
-        series : n, the series of each spectrum, in the order of time
-        spectra : (n, G) aligned
-        sd_ev : (n,) standard deviation of the measured energies, eV; those of FEFF's offset, scale and amplitude are
-            the model's
-        errors : what differs from frame to frame
-        hurried : whether to compute no slopes, under overload; a series keeps its slopes, or takes the model's newest
+        series : the series of each of the n spectra, in the order of time
+        spectra : (n, G) aligned spectra
+        sd_ev : (n,) standard deviations of the measured energies, eV; the model adds those of FEFF's offset, scale
+            and amplitude
+        errors : errors that differ from frame to frame
+        hurried : whether to compute no slopes, under overload; a series then reuses its slopes or the model's newest
         """
         self.reused = []
         plan = self._plan(series, model, spectra, errors, hurried)
@@ -230,7 +231,7 @@ class EnergyUncertainty:
         errors: FrameErrors | None,
         hurried: bool,
     ) -> _Plan:
-        """Say whose slopes are due, and which slopes each spectrum takes."""
+        """Determine which slopes are due, and which slopes each spectrum uses."""
         plan, i = _Plan(np.empty(len(series), int)), 0
         for name, same in itertools.groupby(series):
             key, end = (model.name, name), i + sum(1 for _ in same)
@@ -256,7 +257,7 @@ class EnergyUncertainty:
                     plan.take(key, {})
                 elif key not in plan.latest:
                     plan.take(key, known.slopes)
-                frames = min(max(known.left, 1), end - i)  # which take these slopes
+                frames = min(max(known.left, 1), end - i)  # number of frames that use these slopes
                 plan.source[i : i + frames] = plan.latest[key]
                 known.left -= frames
                 known.noise_left -= frames
@@ -264,13 +265,13 @@ class EnergyUncertainty:
         return plan
 
     def _compute(self, plan: _Plan, model: Estimator, spectra: NDArray[np.float32]) -> set[int]:
-        """Compute the slopes that are due; return the places of those that are no numbers, in ``plan.kept``."""
+        """Compute the slopes that are due; return the places in ``plan.kept`` of those that are not finite."""
         failed: set[int] = set()
         if not plan.computed:
             return failed
         kept, source = plan.kept, plan.source
-        # One spectrum at a time: the network's rounding depends on the size of its batch, and slopes magnify it. So
-        # an interval does not depend on what is computed with it.
+        # One spectrum at a time: the network's rounding depends on its batch size, and slopes magnify it. An interval
+        # thus does not depend on the other spectra of the call.
         noisy = [[n] for n in plan.noisy] or [[]] * len(plan.computed)
         news = [slopes(model, spectra[[i]], copies)[0] for i, copies in zip(plan.computed, noisy, strict=True)]
         for i, response, new in zip(plan.computed, plan.known_response, news, strict=True):
@@ -293,11 +294,11 @@ class EnergyUncertainty:
         return {(series, "slopes", model.name): [known.left, dict(known.slopes), known.noise_left]}
 
     def restore(self, memory: Memory) -> None:
-        """Continue with the states of :meth:`memory`."""
+        """Continue with the states that :meth:`memory` returned."""
         for (series, owner, *model), state in memory.items():
             if owner == "slopes":
                 if len(state) != 3:
-                    continue  # of a version without the response to noise: computed again
+                    continue  # saved by a version without the response to noise: computed again
                 left, named, noise_left = state
                 slopes: Slopes = {name: tuple(values) for name, values in named.items()}
                 self._series[(model[0] or "", series)] = _Series(left, noise_left, slopes)

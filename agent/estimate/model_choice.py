@@ -1,4 +1,4 @@
-"""The choice of the model that serves a spectrum."""
+"""Chooses the model that serves a spectrum."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,25 @@ import numpy as np
 
 from ..types import ELEMENTS, Array, Estimator, Reason, Refusal, edge_ev
 
-# A scan of an edge begins at most this far above it (FEFF rows begin at their first rise) and ends beyond it.
+# A scan of an edge begins at most this far above it (FEFF rows begin at their first rise), and ends beyond it.
 _MAX_START_ABOVE_EV, _MIN_END_ABOVE_EV = 20.0, 20.0
-# Windows below and above an edge whose mean absorptions are compared if a scan covers several edges.
+# Windows below and above an edge; if a scan covers several edges, their mean absorptions are compared.
 _WINDOW_START_EV, _WINDOW_END_EV = 10.0, 60.0
-_MIN_STEP_PART = 0.5  # of the highest step: lower ones are not the measured edge
-_WITH_K_EDGE = ELEMENTS[14:70]  # those whose K edges beamlines measure
+_MIN_STEP_PART = 0.5  # relative to the highest step; a lower step is not the measured edge
+_WITH_K_EDGE = ELEMENTS[14:70]  # elements whose K edges beamlines measure
 
 
 def choose_model(
     models: Sequence[Estimator], energy: Array, mu: Array, element: str | None, edge: str | None
 ) -> Estimator | Refusal:
-    """Choose the model of the named absorber and edge or, without a name, of the edge that the spectrum shows.
+    """Choose the model of the named absorber and edge or, without names, of the edge that the spectrum shows.
 
     Parameters
     ----------
-    models : to choose from
-    energy : (M,) eV, rising
-    mu : (M,) absorption
-    element, edge : as the document or the user names them, or None
+    models : available models
+    energy : (M,) energies, eV, rising
+    mu : (M,) absorption in any unit
+    element, edge : names in the document or from the user, or None
 
     Returns
     -------
@@ -35,7 +35,7 @@ def choose_model(
     else:
         fits = [m for m in models if _covers(energy, m.edge.edge_ev)]
         if len(fits) > 1:
-            # A long EXAFS scan covers other elements' edges, but only its own shows a step.
+            # A long EXAFS scan covers edges of other elements, but only its own edge shows a step.
             steps = np.array([_rise(energy, mu, m.edge.edge_ev) for m in fits])
             fits = [m for m, step in zip(fits, steps, strict=True) if step > _MIN_STEP_PART * steps.max()]
     if len(fits) == 1:
@@ -51,14 +51,14 @@ def choose_model(
 
 
 def check_model(model: Estimator, energy: Array, mu: Array, element: str | None) -> Estimator | Refusal:
-    """Return the model, or a refusal with ``NO_MODEL`` if the spectrum is not one of its edge.
+    """Return the model, or a refusal with ``NO_MODEL`` if the spectrum does not show the model's edge.
 
     Parameters
     ----------
-    model : as the document or the user names it
-    energy : (M,) eV, rising
-    mu : (M,) absorption
-    element : as the document or the user names it, or None
+    model : model that the document or the user names
+    energy : (M,) energies, eV, rising
+    mu : (M,) absorption in any unit
+    element : name in the document or from the user, or None
     """
     if _covers(energy, model.edge.edge_ev):
         return model
@@ -74,7 +74,7 @@ def _covers(energy: Array, edge: float) -> bool:
 
 
 def _absorber_of(energy: Array, mu: Array) -> str | None:
-    """Return the element with the K edge at which the spectrum rises most; None if it shows no such edge."""
+    """Return the element whose K edge shows the largest rise of the spectrum; None if it shows no edge."""
     rises = {
         element: _rise(energy, mu, ev) for element in _WITH_K_EDGE if _covers(energy, ev := edge_ev(element, "K"))
     }

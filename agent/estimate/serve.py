@@ -1,7 +1,7 @@
-"""Frames → answers: the path that streams, files and computed spectra share.
+"""Frames → answers: one path serves streams, files and computed spectra.
 
 A model is chosen for each frame; frames of one kind are aligned together and estimated with the uncertainty of their
-energies. Every frame has exactly one answer; that of a frame that cannot be served states the reason.
+energies. Every frame has exactly one answer; the answer to a frame that cannot be served states the reason.
 """
 
 import math
@@ -39,7 +39,7 @@ _log = get_logger()
 
 
 _Chosen = tuple[tuple[Hashable, ...], Estimator, Frame]
-"""What frames must have in common to be aligned together, model and frame."""
+"""Kind of a frame (only frames of one kind are aligned together), its model, and the frame."""
 
 
 class Aligner(Protocol):
@@ -49,7 +49,7 @@ class Aligner(Protocol):
     """Whether a frame's alignment depends on the frames before it."""
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
-        """Return what frames must have in common to be aligned in one call."""
+        """Return the kind of a frame; only frames of one kind are aligned in one call."""
         ...
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
@@ -63,23 +63,23 @@ class Answer:
 
     frame: Frame
     model: Estimator | None = None
-    """None if no model fits, or several do."""
+    """Model of the frame; None if no model or several fit."""
     refusal: Refusal | None = None
     aligned: Aligned | None = None
-    """Alignment of a batch, in which this frame is row ``row``; None if the frame was refused before."""
+    """Alignment of the batch, with this frame in row ``row``; None if the frame was refused before."""
     row: int = 0
     estimates: Sequence[Estimate] | None = None
-    """Of a batch, in which that of this frame has the number ``place``; None if only an alignment was requested."""
+    """Estimates of the batch, with this frame's at ``place``; None if only an alignment was requested."""
     place: int = 0
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """With the flags of the model, then of the alignment; None if only an alignment was requested."""
+        """Estimate with the flags of the model and then of the alignment; None if only an alignment was requested."""
         return None if self.estimates is None else self.estimates[self.place]
 
     @property
     def mu(self) -> NDArray[np.float32]:
-        """(G,) on the grid and its footing; meaningless if the frame is refused."""
+        """(G,) absorption on the model's grid and footing; meaningless for a refused frame."""
         assert self.aligned is not None
         return self.aligned.mu[self.row]
 
@@ -100,15 +100,15 @@ class Answer:
 def rows_of(
     answers: Sequence[Answer], *, with_lines: bool
 ) -> tuple[dict[str, Array], NDArray[np.float32], Lines | None]:
-    """Return the alignment of neighbours in one batch: their quantities, spectra (N, G) and lines.
+    """Return the quantities, spectra (N, G) and lines of neighbouring answers in one batch.
 
-    Lines are None if they are not asked for, or the spectra are computed ones.
+    Lines are None if they are not requested, or if the spectra were computed.
     """
     first = answers[0]
     aligned, model, numbers = first.aligned, first.model, [answer.row for answer in answers]
     assert aligned is not None
     assert model is not None
-    together = numbers[-1] - numbers[0] == len(numbers) - 1  # they rise
+    together = numbers[-1] - numbers[0] == len(numbers) - 1  # the numbers rise
     rows = slice(numbers[0], numbers[-1] + 1) if together else np.array(numbers)
     quantities = {name: values[rows] for name, values in aligned.quantities.items()}
     if not with_lines or aligned.lines is None:
@@ -136,11 +136,11 @@ class FrameServer:
 
     Parameters
     ----------
-    models : to choose from for each frame
+    models : available models, one of which is chosen for each frame
     align : aligns the frames
-    energy_uncertainty : the part of the intervals that the energies cause; None for exact energies, as computed ones
+    energy_uncertainty : adds the share of the energies to the intervals; None for exact, computed energies
     named : whether the user named the only model, which then serves every frame
-    max_batch : largest number of frames that are aligned and estimated in one call
+    max_batch : largest number of frames in one call of the alignment and the model
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class FrameServer:
         self._models = models
         self._align = align
         self.hurried = False
-        """Whether the passes for the energy uncertainty are left out, under overload."""
+        """Whether to skip the passes for the energy uncertainty, under overload."""
         self._energy_uncertainty = energy_uncertainty
         self._max_batch = max_batch
         self._named = models[0] if named and len(models) == 1 else None
@@ -163,12 +163,12 @@ class FrameServer:
     def __call__(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[Answer]:
         """Align and estimate frames.
 
-        Yields the answers batch by batch, first those of the frames without a model. If a frame makes the alignment
-        or the model fail, its answer is an ``INTERNAL_ERROR``, and the other frames are served.
+        The answers come batch by batch; those of frames without a model come first. If a frame makes the alignment or
+        the model fail, its answer is an ``INTERNAL_ERROR``, and the other frames are served.
 
         Parameters
         ----------
-        frames : in the order of time
+        frames : frames in the order of time
         by_time : whether to sort the frames by time, if each has one
         """
         for answers in self.batches(frames, by_time=by_time):
@@ -180,7 +180,7 @@ class FrameServer:
             yield from answers
 
     def batches(self, frames: Sequence[Frame], *, by_time: bool = False) -> Iterator[list[Answer]]:
-        """Yield the aligned frames of :meth:`__call__` in batches of one kind, for :meth:`estimated`."""
+        """Yield the aligned frames in batches of one kind, ready for :meth:`estimated`."""
         chosen: list[_Chosen] = []
         for frame in frames:
             try:
@@ -203,7 +203,7 @@ class FrameServer:
         return choose_model(self._models, frame.energy, frame.mu, frame.element, frame.edge)
 
     def _batches(self, chosen: Sequence[_Chosen]) -> Iterator[tuple[Estimator, list[Frame]]]:
-        """Frames that can be aligned in one call; only neighbours if their order matters."""
+        """Yield frames that can be aligned in one call; only neighbours if their order matters."""
         if self._align.order_matters:
             groups = [list(group) for _, group in groupby(chosen, lambda item: item[0])]
         else:
@@ -216,7 +216,7 @@ class FrameServer:
                 yield group[0][1], [frame for _, _, frame in group[k : k + self._max_batch]]
 
     def _aligned(self, frames: Sequence[Frame], model: Estimator) -> Iterator[list[Answer]]:
-        """Align frames in one batch; if that fails, each in a batch of its own."""
+        """Align frames in one batch; if that fails, align each one alone."""
         try:
             aligned = self._align(frames, model)
         except Exception as error:
@@ -232,7 +232,7 @@ class FrameServer:
     def estimated(self, answers: list[Answer]) -> list[Answer]:
         """Add estimates to a batch of aligned frames; if the model fails on it, estimate the frames one by one.
 
-        The batches must come in their order, but another thread may align the next ones meanwhile.
+        The batches must come in order; another thread may align the next ones in the meantime.
         """
         good = [i for i, answer in enumerate(answers) if answer.refusal is None]
         if not good:
@@ -262,7 +262,7 @@ class FrameServer:
 
         def noisy(i: int, noise: float, copies: int) -> NDArray[np.float32]:
             frame, shift_ev = good[i].frame, good[i].quantities["energy_shift_ev"]
-            # Seeded by what was measured, so that the same frame has the same answer in any batch.
+            # The seed depends on the measured data alone, so that a frame has the same answer in any batch.
             rng = np.random.default_rng(zlib.crc32(frame.mu.tobytes()))
             return add_noise(spectra[i], noise, frame.energy, shift_ev, model.grid, model.edge, copies, rng)
 
@@ -277,7 +277,7 @@ class FrameServer:
 
 
 def _scattering(estimates: Sequence[Estimate], sd_frame: Mapping[str, Array]) -> Sequence[Estimate]:
-    """Return estimates with the scatter of repeats, (N,) by descriptor."""
+    """Return estimates with the standard deviations between repeats, (N,) by descriptor."""
     if isinstance(estimates, Estimates):
         return estimates.scattering(sd_frame)
     return [
@@ -287,14 +287,14 @@ def _scattering(estimates: Sequence[Estimate], sd_frame: Mapping[str, Array]) ->
 
 
 def _flagged(estimates: Sequence[Estimate], flags: Sequence[tuple[Flag, ...]]) -> Sequence[Estimate]:
-    """Return estimates with further flags, N, after their own."""
+    """Return the N estimates with further flags after their own."""
     if isinstance(estimates, Estimates):
         return estimates.flagged(flags)
     return [replace(e, flags=e.flags + more) for e, more in zip(estimates, flags, strict=True)]
 
 
 def _not_finite(estimate: Estimate) -> str:
-    """Return what has numbers that are not finite, in words; empty if nothing has."""
+    """Name the values of an estimate that are not finite; empty if all are finite."""
     numbers: dict[str, tuple[float, ...]] = {
         name: (d.mean, d.lo, d.hi, d.p or 0.0) for name, d in estimate.descriptors.items()
     }
@@ -303,13 +303,13 @@ def _not_finite(estimate: Estimate) -> str:
 
 
 def _with_unit(refusal: Refusal, frame: Frame) -> Refusal:
-    """Add that the unit of the energies may be wrong, if they lie where no edge is and would fit in keV."""
+    """Add a hint to a refusal that the unit may be wrong, if the energies fit an edge only in keV."""
     if refusal.reason not in (Reason.NO_MODEL, Reason.DOES_NOT_COVER_THE_GRID) or not are_kev(frame.energy):
         return refusal
     return refusal._replace(detail=f"{refusal.detail}; the energies look like keV, and their unit says eV")
 
 
 def _failed(frame: Frame, error: Exception) -> Refusal:
-    unexpected = None if isinstance(error, InputError) else error  # what says itself what to do needs no traceback
+    unexpected = None if isinstance(error, InputError) else error  # it states its own remedy
     _log.error("frame not served", exc_info=unexpected, run=frame.run_uid, frame=frame.seq_num, **frame.scan.named())
     return Refusal(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ MAX_ENERGY_RATIO = 2.0
 
 
 def plain_unit(text: Any) -> str:
-    """Return the unit of a descriptor: ``ev``, ``kev``, another one in lower case, or an empty text.
+    """Return a descriptor's unit as ``ev``, ``kev``, another unit in lower case, or an empty text.
 
     >>> plain_unit("(keV)"), plain_unit("kiloelectronvolts"), plain_unit(None)
     ('kev', 'kev', '')
@@ -24,13 +24,13 @@ def plain_unit(text: Any) -> str:
 
 
 def unit_to_ev(text: Any) -> float | None:
-    """Return the factor that converts a unit to eV; None if the unit is unknown or no unit of X-ray energies."""
+    """Return the factor that converts a unit to eV; None if it is unknown or does not measure X-ray energies."""
     return {"ev": 1.0, "kev": 1000.0}.get(plain_unit(text))
 
 
 @np.errstate(invalid="ignore")
 def are_kev(values: Array) -> bool:
-    """Whether energies of a spectrum without a unit are in keV, by their values.
+    """Return whether the values of a spectrum's energies, given without a unit, indicate keV.
 
     >>> are_kev(np.array([8.2, 8.3, 9.1])), are_kev(np.array([8200.0, 9100.0]))
     (True, False)

@@ -1,4 +1,4 @@
-"""Which data keys in external files the spectra of a stream need."""
+"""Finds the data keys in external files that the spectra of a stream need."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,7 +32,7 @@ def external_keys_of_spectra(
 
 
 def mark_filled(descriptor: Mapping[str, Any], filled: Iterable[str]) -> dict[str, Any]:
-    """Return the descriptor as it is once the external keys ``filled`` are in its Events."""
+    """Return the descriptor as it reads once the external keys ``filled`` are in its Events."""
     filled = set(filled)
     keys = {
         key: {k: v for k, v in about.items() if k != "external"} if key in filled else about

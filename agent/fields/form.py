@@ -1,4 +1,4 @@
-"""Whether a data key is one number per Event or a whole spectrum."""
+"""Determines whether a data key holds one number per Event or a whole spectrum."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ NUMERIC = ("number", "integer", "array")
 
 
 def is_scalar(about: Mapping[str, Any]) -> bool:
-    """Whether a data key describes one number per Event; an array of one number counts as a number."""
+    """Return whether a data key describes one number per Event; an array of one number counts as a number."""
     shape = announced_shape(about)
     if not shape:
         return about.get("dtype") != "array"
@@ -20,15 +20,15 @@ def is_scalar(about: Mapping[str, Any]) -> bool:
 
 
 def announced_shape(about: Mapping[str, Any]) -> list[int | None]:
-    """Return the shape of a data key, of numbers of any type; None stands for a length that is not a number."""
+    """Return the shape in a data key as whole numbers of any type; None replaces a length that is not a number."""
     shape = about.get("shape")
     return [] if shape is None else [as_count(n) for n in np.ravel(np.array(shape, dtype=object))]
 
 
 def with_measured_form(descriptor: Mapping[str, Any], energy: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a descriptor with the form of its first Event: numbers, or whole spectra; None if it is as announced.
+    """Return a descriptor with the form (numbers or whole spectra) of its first Event; None if it matches already.
 
-    A device may announce one number and send arrays, or an array without a shape and send numbers.
+    A device may announce one number and send arrays, or announce an array without a shape and send numbers.
     """
     keys = descriptor["data_keys"]
     if energy not in keys or has_many(data.get(energy)) != is_scalar(keys[energy]):
@@ -48,5 +48,5 @@ def with_measured_form(descriptor: Mapping[str, Any], energy: str, data: Mapping
 
 
 def has_many(value: Any) -> bool:
-    """Whether a value of an Event holds more than one number."""
+    """Return whether a value of an Event holds more than one number."""
     return isinstance(value, (list, tuple, np.ndarray)) and len(np.ravel(np.array(value, dtype=object))) > 1

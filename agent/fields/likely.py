@@ -1,4 +1,4 @@
-"""Names that suggest the role of a field but are too ambiguous to be read without asking the user."""
+"""Field names that suggest a role but are too ambiguous to be used without asking the user."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ _WORDS: Mapping[str, str] = {
     "iref": r"ref|reference|foil|iref|i2",
     "fluorescence": r"fl|fluo|fluor|fluorescence|sdd\d*|vortex\d*|pips|lytle|ge\d*|xsp\w*|tey|pfy",
 }
-"""Words within a name, by role."""
+"""Words in names, by role."""
 _NO_INTENSITY = re.compile(
     r"(^|_)(gain|offset|clock|dark|set_?point|sensitivity|std|sigma|err|error|time\w*|timestamp|bias|status|seq\w*"
     r"|num\w*|index|temp\w*|pressure|position|pos|angle|theta|bragg|energy|dcm|mono|user_readback|rbv|motor)(_|$)"
@@ -20,7 +20,7 @@ _NO_INTENSITY = re.compile(
 
 
 def likely_keys(role: str, keys: Iterable[str]) -> list[str]:
-    """Return the keys whose name suggests a role: names that are usual in files, or words such as ``dn`` for It.
+    """Return the keys whose name suggests a role: usual names in files, or words such as ``dn`` for It.
 
     >>> likely_keys("it", ["ic_upstream_V", "ic_dn_V", "ic_dn_gain"])
     ['ic_dn_V']
@@ -35,7 +35,7 @@ def likely_keys(role: str, keys: Iterable[str]) -> list[str]:
 
 
 def may_be_intensity(key: str) -> bool:
-    """Whether the name of a field does not exclude that it is an intensity.
+    """Return whether the name of a field allows that it is an intensity.
 
     >>> may_be_intensity("ic_dn_V"), may_be_intensity("sample_temperature")
     (True, False)
@@ -44,7 +44,7 @@ def may_be_intensity(key: str) -> bool:
 
 
 def scanned_motors(start: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    """Return the data keys of the motors that the plan scans, as its hints or its ``motors`` name them.
+    """Return the data keys of the motors that the plan scans, according to its hints or its ``motors``.
 
     >>> start = {"motors": ("mono",), "hints": {"dimensions": [[["mono"], "primary"]]}}
     >>> scanned_motors(start, ["mono", "mono_user_setpoint", "I0"])

@@ -27,7 +27,7 @@ class Bragg(Settings):
     offset_deg: float = 0.0
     """Offset added to the angle, degrees."""
     offset_from: str | None = None
-    """Key of the RunStart with a further offset, degrees, for a calibration that differs between runs."""
+    """RunStart key of a further offset, degrees, if the calibration differs between runs."""
 
     def offset(self, start: Mapping[str, Any]) -> float | None:
         """Return the total offset, degrees; None if the RunStart lacks ``offset_from``."""
@@ -35,7 +35,7 @@ class Bragg(Settings):
         return None if run_offset is None else self.offset_deg + run_offset
 
     def energy(self, position: ArrayLike, offset_deg: float) -> Array:
-        """Convert positions of any shape to energies, eV; infinite at θ = 0."""
+        """Convert positions of any shape to energies, eV; the energy is infinite at θ = 0."""
         angle = np.radians(np.asarray(position, dtype=np.float64) / self.counts_per_degree + offset_deg)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return HC_EV_ANGSTROM / (2.0 * self.d_spacing_ang * np.abs(np.sin(angle)))
@@ -77,7 +77,7 @@ RELATION_EXAMPLE = (
 
 @dataclass(frozen=True, slots=True)
 class EnergyAxis:
-    """A relation with the offset of one run."""
+    """The relation between position and energy, with the offset of one run."""
 
     relation: Bragg | Polynomial
     offset_deg: float

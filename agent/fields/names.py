@@ -1,4 +1,4 @@
-"""The roles of a spectrum's fields, their usual names, and the names and patterns that a user configures."""
+"""The roles of a spectrum's fields, their usual names, and names and patterns that a user configures."""
 
 import re
 import unicodedata
@@ -12,19 +12,19 @@ _VETO = re.compile(
 )
 _OTHER_ENERGY = re.compile(r"(^|_)(id|ivu|epu|und|undulator|gap|roi\d*|edge|offset|resolution)(_|$)")
 _LINE = re.compile(r"([a-z]{1,2})_?([kl][ab])\d?(?:_?(?:mca|ch|det|roi|sdd)?_?\d+)?")
-"""Channel of an emission line, with the element and the line."""
+"""Channel of an emission line; the groups are the element and the line."""
 _HUTCH = r"(eh|oh|ct)_?\d+"
-"""Hutch or counter card of a detector, as in SOLEIL's ``I0_eh1`` and ESRF's ``I0/ct1``."""
+"""Hutch or counter card of a detector, as in ``I0_eh1`` (SOLEIL) or ``I0/ct1`` (ESRF)."""
 _MAX_REMEMBERED = 65_536
-"""Number of names, and of names with a role, whose form is remembered: every key is tried as the energy of a stream
-that has none, and each run describes the same keys again."""
+"""Number of names whose normal form or role is remembered: in a stream without an energy every key is tried as the
+energy, and each run describes the same keys again."""
 _CHAMBER = "(i|ic|ion_?ch(amber)?)"
 _ENERGIES = ("energy", "dcm_energy", "hhm_energy", "mono_energy", "monochromator_energy", "en_energy", "pgm_energy")
 
 
 @dataclass(frozen=True, slots=True)
 class Synonyms:
-    """The names of a role, without case and punctuation; see :func:`plain_name`."""
+    """The names of a role, in the form of :func:`plain_name`."""
 
     patterns: tuple[re.Pattern[str], ...]
     """Patterns of data keys and of columns in files, from the most to the least specific."""
@@ -102,7 +102,7 @@ SYNONYMS: Mapping[str, Synonyms] = {
 }
 """The roles of a spectrum's fields, with their names in streams and files.
 
-The names that occur only in files come from XDI's dictionary, SSRL's data collector and Athena's exports.
+Names that occur only in files come from XDI's dictionary, SSRL's data collector and Athena's exports.
 """
 
 
@@ -128,7 +128,7 @@ class UnknownRoleError(ValueError):
 
 
 def role_of(word: str) -> str:
-    """Return the role that a user's word names, in any case; XDI's names of the detectors are known too.
+    """Return the role that a user's word names, in any case; XDI's detector names are accepted too.
 
     Raises
     ------
@@ -161,15 +161,15 @@ def plain_name(name: str) -> str:
 
 
 def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) -> list[str]:
-    """Return the keys that have a usual name of a role.
+    """Return the keys that carry a usual name of a role.
 
-    Only the most specific pattern with a match counts.
+    Only the most specific matching pattern counts.
 
     Parameters
     ----------
     role : key of ``SYNONYMS``
     keys : data keys or column names
-    in_files : whether the keys are columns of a file, so that the names in files also count
+    in_files : whether the keys are column names of a file, for which more names count
     """
     ranks = {key: _rank(role, plain_name(key)) for key in keys}
     best = min((rank for rank in ranks.values() if rank is not None), default=None)
@@ -183,7 +183,7 @@ def match_synonyms(role: str, keys: Iterable[str], *, in_files: bool = False) ->
 
 @lru_cache(_MAX_REMEMBERED)
 def _rank(role: str, name: str) -> int | None:
-    """Return the place of the first pattern of a role that a plain name matches; None if it lacks the role."""
+    """Return the index of the first pattern of a role that a plain name matches; None if none matches."""
     veto = _OTHER_ENERGY if role == "energy" else _VETO
     if veto.search(name):
         return None
@@ -191,11 +191,10 @@ def _rank(role: str, name: str) -> int | None:
 
 
 def element_channels(element: str | None, keys: Iterable[str]) -> list[str]:
-    """Return the keys of fluorescence channels that are named after the absorber, such as Ni1 or Ni_Ka_mca1.
+    """Return the keys of fluorescence channels named after the absorber, such as Ni1 or Ni_Ka_mca1.
 
-    Kβ lines are left out beside Kα lines. If the absorber is unknown, its line names it, if all are of one element.
-
-    Iodine has no such channels, because I0, I1 and I2 are ion chambers.
+    Kβ lines are left out if there are Kα lines. If the absorber is unknown, the channels name it, provided that all
+    are of one element. Iodine has no such channels, because I0, I1 and I2 are ion chambers.
     """
     names = {key: plain_name(key) for key in keys}
     lines = {key: match for key, name in names.items() if (match := _LINE.fullmatch(name))}
@@ -212,15 +211,15 @@ def element_channels(element: str | None, keys: Iterable[str]) -> list[str]:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a configured name is a regular expression, written between slashes."""
+    """Return whether a configured name is a regular expression, written between slashes."""
     return len(name) > 2 and name.startswith("/") and name.endswith("/")
 
 
 def match_keys(name: str, keys: Iterable[str], element: str | None = None) -> list[str]:
-    """Return the keys that match a configured name exactly, or else without case and punctuation.
+    """Return the keys that match a configured name exactly or, if none does, apart from case and punctuation.
 
-    A name between slashes is a regular expression for the whole key, without case; ``{element}`` in it is replaced by
-    the absorber's symbol.
+    A name between slashes is a regular expression for the whole key, in any case; the absorber's symbol replaces
+    ``{element}`` in it.
 
     >>> match_keys("/{element}[1-7]/", ["Ni1", "Ni2", "Fe1", "I0"], "Ni")
     ['Ni1', 'Ni2']

@@ -1,4 +1,4 @@
-"""Finds the fields of a stream that are energy, I0, It, Iref, fluorescence or μ, by configured or usual names.
+"""Finds the fields of a stream (energy, I0, It, Iref, fluorescence, μ) by configured or usual names.
 
 The usual names come from public beamline profiles (NSLS-II BMM, ISS, QAS and SST-1, APS Haven) and from XDI.
 """
@@ -38,15 +38,15 @@ class StreamFields:
     form: Form
     """``step``: one energy per Event; ``array``: one spectrum per Event."""
     formula: Formula | None
-    """None if the stream has only energies, for the spectra of another stream of its run."""
+    """Formula of the absorption; None if the stream holds only the energies for another stream's spectra."""
     energy: str | None
-    """None if the energies are ``grid`` or those of another stream."""
+    """Data key of the energy; None if ``grid`` or another stream holds the energies."""
     energy_scale: float = 1.0
     """Factor that converts the recorded energy to eV."""
     unit_known: bool = True
-    """Whether the descriptor has the unit of the energies; if not, their values show whether they are in keV."""
+    """Whether the descriptor states the unit of the energies; if not, their values show whether it is keV."""
     axis: EnergyAxis | None = None
-    """Conversion to eV if ``energy`` is a position."""
+    """Conversion to eV if ``energy`` holds positions."""
     time: str | None = None
     i0: str | None = None
     it: str | None = None
@@ -55,11 +55,11 @@ class StreamFields:
     mu: str | None = None
     reference: str | None = None
     readings: tuple[str, ...] = ()
-    """Other scalar numbers, at most ``MAX_READINGS``."""
+    """Other scalar data keys, at most ``MAX_READINGS``."""
     reading_units: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """Units of the readings whose data keys have one."""
+    """Units of the readings, if their data keys state one."""
     grid: Array | None = field(default=None, compare=False)
-    """(M,) eV, from the descriptor's configuration."""
+    """(M,) energies, eV, from the descriptor's configuration."""
 
     def in_ev(self, recorded: Any) -> Any:
         """Convert recorded energies or positions to eV."""
@@ -91,12 +91,12 @@ class UnreadableStream:
 
 
 MAX_READINGS = 500
-"""Number of readings of a stream that frames carry; each is averaged over each sweep."""
+"""Largest number of readings that the frames of a stream carry; each is averaged over each sweep."""
 MAX_ENERGY_CANDIDATES = 128
-"""Number of data keys of a stream among which the energy is looked for by values; the work grows with its square."""
+"""Largest number of data keys among which the energy is sought by values; the work grows with its square."""
 
 FOIL_ROLES = ("iref", "reference")
-"""The roles of the reference foil, without which a frame can be served."""
+"""The roles of the reference foil; a frame can be served without them."""
 _ESSENTIAL = ("energy", "i0", "it", "fluorescence", "mu")
 _SIGNAL: Mapping[Formula, str] = {
     "transmission": "it",
@@ -157,7 +157,7 @@ def resolve(
 def energy_candidates(
     fields: FieldSettings, descriptor: Mapping[str, Any], start: Mapping[str, Any]
 ) -> dict[str, StreamFields]:
-    """Return the fields of a stream of spectra for each data key that may be its energy, by the data key.
+    """Return, for each data key that may hold the energy, the fields of the stream.
 
     Empty if the energy or the position is configured, if the stream has no intensities, or if it has more than
     ``MAX_ENERGY_CANDIDATES`` data keys.
@@ -178,7 +178,7 @@ def energy_candidates(
 def find_missing_fields(
     fields: FieldSettings, descriptors: Iterable[Mapping[str, Any]], roles: Iterable[str] = _ESSENTIAL
 ) -> dict[str, str]:
-    """Return, by role, the configured names that are not data keys of any of ``descriptors``."""
+    """Return, by role, the configured names that none of ``descriptors`` has as a data key."""
     data, axes = set[str](), set[str]()
     for descriptor in descriptors:
         data |= set(descriptor["data_keys"])
@@ -196,13 +196,13 @@ def find_missing_fields(
 
 
 def has_i0(fields: FieldSettings, keys: Iterable[str]) -> bool:
-    """Whether one of the data keys is I0."""
+    """Return whether one of the data keys is I0."""
     keys = list(keys)
     return bool(match_synonyms("i0", keys)) or (fields.i0 is not None and bool(match_keys(fields.i0, keys)))
 
 
 def describe_missing_fields(names: Iterable[str], streams: Iterable[str], found: Iterable[str]) -> UnreadableStream:
-    """Report that configured data keys are missing in all ``streams``, with the data keys found there."""
+    """Report that all ``streams`` lack configured data keys; list the data keys found in them."""
     missing = ", ".join(f"'{name}'" for name in names)
     present = ", ".join(found) or "nothing"
     detail = f"no key {missing} in stream {', '.join(streams)}; found {present}"
@@ -216,10 +216,10 @@ def _missing_names(
     descriptor: Mapping[str, Any],
     start: Mapping[str, Any],
 ) -> list[str]:
-    """Return the configured names whose absence prevents a stream of spectra from being read as configured.
+    """Return the configured names that a stream of spectra lacks and needs to be read as configured.
 
-    A configuration may name more signals than a scan records; one of them is enough. Whether the stream has spectra
-    at all is tested by detecting the missing fields.
+    A configuration may name more signals than a scan records; one of them is enough. Detection of the missing fields
+    by their usual names shows whether the stream holds spectra at all.
     """
     missing = find_missing_fields(fields, [descriptor])
     if not missing:
@@ -235,9 +235,9 @@ def _missing_names(
 
 
 def _setpoint_of(axis: str) -> re.Pattern[str]:
-    """Return the pattern of the setpoint of an axis, such as ``mono_user_setpoint`` of ``mono_readback``.
+    """Return a pattern for the setpoint of an axis, such as ``mono_user_setpoint`` for ``mono_readback``.
 
-    The setpoint repeats the axis and is no reading of the sample's state.
+    The setpoint repeats the axis and does not describe the sample's state.
     """
     device = re.sub(r"_(user_)?(readback|rbv|value)$", "", plain_name(axis))
     return re.compile(rf"^{re.escape(device)}_(user_)?setpoint$")
@@ -258,7 +258,7 @@ def _resolve(
     if energy is None:
         grid = _configured_energies(fields, descriptor)
     elif position is None and fields.energy is None and energy in scalar:
-        # An array of energies next to the motor's scalar energy belongs to a whole spectrum.
+        # An array of energies next to the motor's scalar energy is the axis of a whole spectrum.
         energy = match_one("energy", None, match_synonyms("energy", vector)) or energy
     form: Form = "step" if energy in scalar else "array"
     usable = [key for key in (scalar if form == "step" else vector) if key != energy]
@@ -310,7 +310,7 @@ def _axis(fields: FieldSettings, position: str, start: Mapping[str, Any]) -> Ene
 
 
 def _signals(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose the formula and its fields; ``formula`` is None if the fields of every formula are incomplete."""
+    """Choose the formula and its fields; ``formula`` is None if no formula has all of its fields."""
     element, _ = element_and_edge(fields, start)
     i0 = match_one("i0", fields.i0, keys, element)
     it = match_one("it", fields.it, keys, element)
@@ -343,7 +343,7 @@ def _signals(fields: FieldSettings, keys: list[str], start: Mapping[str, Any]) -
 
 
 def _preferred_formula(fields: FieldSettings, start: Mapping[str, Any]) -> str:
-    """Return the formula of the configured fields, or else that of the mode in the RunStart."""
+    """Return the formula that the configured fields imply, or otherwise the mode in the RunStart."""
     if fields.mu:
         return "mu"
     if bool(fields.it) != bool(fields.fluorescence):
@@ -353,7 +353,7 @@ def _preferred_formula(fields: FieldSettings, start: Mapping[str, Any]) -> str:
 
 
 def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[str, str | None]:
-    """Return the fields of the optional reference foil; ambiguous ones are not used."""
+    """Return the fields of the optional reference foil; ambiguous ones are ignored."""
     try:
         if it and (iref := match_one("iref", fields.iref, keys)):
             return {"it": it, "iref": iref}
@@ -363,7 +363,7 @@ def _reference(fields: FieldSettings, keys: list[str], it: str | None) -> dict[s
 
 
 def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -> Array | None:
-    """Return the energies, (M,) eV, in a device's configuration, as for a dispersive spectrometer, or None."""
+    """Return the energies, (M,) eV, in a device's configuration, as of a dispersive spectrometer, or None."""
     for data, about in _configurations(descriptor):
         arrays = {key: value for key, value in data.items() if np.size(value) > 1 and not isinstance(value, str)}
         if key := match_one("energy", fields.energy, arrays):
@@ -374,7 +374,7 @@ def _configured_energies(fields: FieldSettings, descriptor: Mapping[str, Any]) -
 
 
 def _configurations(descriptor: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield the data and data keys of each device's configuration; what is not a mapping is left out."""
+    """Yield the data and data keys of each device's configuration; skip entries that are not mappings."""
     devices = descriptor.get("configuration")
     for device in devices.values() if isinstance(devices, Mapping) else ():
         data, about = (device.get("data"), device.get("data_keys")) if isinstance(device, Mapping) else (None, None)

@@ -1,4 +1,4 @@
-"""Reads metadata of a RunStart, which may be nested, dotted, 1-tuples or strings."""
+"""Reads RunStart metadata, whose values may be nested, dotted, 1-tuples or strings."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,15 +17,15 @@ _NOTHING = re.compile(
     r"no|none|false|off|absent|nothing|empty|missing|n/?a|-+|un-?used|without"
     r"|not (used|installed|in place|available|measured)"
     r"|(no|without)[ _-](a )?(reference|ref|foil)([ _-](foil|channel))?"
-    r"|([a-z]{1,2}[ _-])?filters?",  # may be an oxide, whose edge is eV above the metal's
+    r"|([a-z]{1,2}[ _-])?filters?",  # a filter may be an oxide, whose edge is some eV above the metal's
     re.IGNORECASE,
 )
 
 
 def parse_absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
-    """Return the normal form of an absorber's symbol and edge; each is None if it cannot be parsed.
+    """Return an absorber's symbol and edge in normal form; each is None if it cannot be parsed.
 
-    Either value may hold both symbol and edge, such as ``Ni_K``.
+    Either value may hold both symbol and edge, for example ``Ni_K``.
     """
     joined = re.fullmatch(r"\s*([A-Za-z]{1,2})[\s_-]+([KLMklm][1-5]?)(?:[\s_-]*edge)?\s*", str(edge or element))
     if joined:
@@ -36,7 +36,7 @@ def parse_absorber(element: Any, edge: Any) -> tuple[str | None, str | None]:
 
 
 def find_no_foil(metadata: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Return the statement of metadata, nested or dotted, that no reference foil is in place, or None.
+    """Return the statement in nested or dotted metadata that no reference foil is in place, or None.
 
     >>> find_no_foil({"XDI": {"Sample.reference": "none"}}), find_no_foil({"Sample": {"reference": "Ni foil"}})
     ('XDI.Sample.reference: none', None)
@@ -63,7 +63,7 @@ def nested_value(doc: Any, *path: str) -> Any:
 
 
 def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
-    """Return the first value that is set, under a dotted name or nested; a 1-tuple gives its member."""
+    """Return the first non-empty value under the dotted or nested names; a 1-tuple gives its member."""
     for name in names:
         for value in _values_under(start, name):
             if isinstance(value, (str, int)) and value != "":
@@ -72,7 +72,7 @@ def first_value(start: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def read_text(start: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Return the first text or number that is set, as one line of text; empty if nothing is set.
+    """Return the first text or number that is set, as one line; empty if nothing is set.
 
     >>> read_text({"sample_uid": " ", "Sample": {"name": "NiO"}}, ["sample_uid", "Sample.name"])
     'NiO'
@@ -83,7 +83,7 @@ def read_text(start: Mapping[str, Any], names: Iterable[str]) -> str:
         for value in _values_under(start, name):
             if isinstance(value, str):
                 text = " ".join(value.split())
-            elif isinstance(value, Integral) and not isinstance(value, bool):  # exact, however long
+            elif isinstance(value, Integral) and not isinstance(value, bool):  # exact for any length
                 text = str(int(value))
             else:
                 number = as_number(value)
@@ -101,7 +101,7 @@ def _values_under(start: Mapping[str, Any], name: str) -> Iterator[Any]:
 
 
 def read_number(start: Mapping[str, Any], name: str) -> float | None:
-    """Return the first finite number under a dotted name, nested or not, also from a text; None if nothing is one.
+    """Return the first finite number, also from a text, under a dotted or nested name; None if there is none.
 
     >>> read_number({"angle_offset": ("0.55",)}, "angle_offset")
     0.55

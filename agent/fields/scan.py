@@ -1,4 +1,4 @@
-"""The sample, number and file of a run, and the series to which its frames belong."""
+"""Reads the sample, number and file of a run, and the series of its frames."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ _FILE_KEYS = ("file", "filename", "file_name", "interp_filename", "XDI._filename
 
 
 class SeriesSettings(Settings):
-    """Which runs belong to one series: the frames of one sample in time order."""
+    """Assigns runs to series; a series holds the frames of one sample in time order."""
 
     key: tuple[str, ...] = Field(default=("sample_uid", *_SAMPLE_NAMES), min_length=1)
-    """Key of the RunStart that names the sample, nested or dotted as in ``XDI.Sample.name``; of several, the first
-    that is set. A run that has none of them is a series of its own; ``uid`` makes every run one."""
+    """RunStart keys that name the sample, nested or dotted as in ``XDI.Sample.name``; the first one with a value
+    counts. A run without any of them forms its own series; with ``uid``, every run does."""
 
     @field_validator("key", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
@@ -28,7 +28,7 @@ class SeriesSettings(Settings):
 
 
 def read_scan(start: Mapping[str, Any], series: SeriesSettings) -> Scan:
-    """Return the sample, number and file that a RunStart names.
+    """Return the sample, number and file in a RunStart.
 
     >>> read_scan({"sample": {"name": "NiO"}, "scan_id": 7}, SeriesSettings())
     Scan(series='NiO', sample='NiO', scan_id=7, file='')
@@ -44,7 +44,7 @@ def read_scan(start: Mapping[str, Any], series: SeriesSettings) -> Scan:
 
 
 def with_file(scan: Scan, data: Mapping[str, Any]) -> Scan:
-    """Return the scan of an Event, which may name its own file."""
+    """Return the scan of an Event, with the Event's own file if it names one."""
     file = data.get("file")
     return replace(scan, file=_without_folder(file)) if isinstance(file, str) and file else scan
 

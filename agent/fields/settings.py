@@ -12,18 +12,18 @@ from .names import match_keys
 from .run_start import parse_absorber
 
 ADAPTIVE_POINTS = "adaptive_points"
-"""Stream of the points of an adaptive scan, whose energies are in no order; its spectra are in another stream."""
+"""Stream with the points of an adaptive scan, in no order of energy; another stream holds its spectra."""
 
 
 class FieldSettings(Settings):
-    """The data keys of a spectrum in the documents. Keys that are not set are detected for each descriptor.
+    """The data keys of a spectrum in the documents. The agent detects keys that are not set, for each descriptor.
 
-    Case and punctuation of a name do not matter. A name between slashes is a regular expression for the whole key;
-    ``{element}`` in it is the absorber, as in ``/{element}[1-7]/``.
+    Names match in any case and punctuation. A name between slashes is a regular expression for the whole key; the
+    absorber replaces ``{element}`` in it, as in ``/{element}[1-7]/``.
     """
 
     energy: str | None = None
-    """Data key of the energy, eV (keV if that is the unit in the descriptor)."""
+    """Data key of the energy, eV, or keV if the descriptor states that unit."""
     position: str | None = None
     """Data key of the monochromator's position, if no energy is recorded; ``relation`` converts it to energy."""
     relation: Relation | None = None
@@ -37,35 +37,35 @@ class FieldSettings(Settings):
     iref: str | None = None
     """Data key of the intensity behind the reference foil, in the unit of It."""
     fluorescence: tuple[str, ...] = ()
-    """Data keys of the fluorescence channels; they are summed."""
+    """Data keys of the fluorescence channels; their values are summed."""
     mu: str | None = None
-    """Data key of an absorption that is already computed; ``formula`` states whether it is also normalised."""
+    """Data key of an absorption that is already computed; ``formula`` tells whether it is also normalised."""
     reference: str | None = None
     """Data key of the reference foil's absorption, if that is already computed."""
     formula: Formula | None = None
     """``transmission``: μ = ln(I0/It); ``fluorescence``: If/I0; ``mu``, ``normalised``: the field ``mu`` unchanged.
-    Unset: the first possible one of transmission, fluorescence, mu, normalised, so that all frames are normalised
-    alike; fluorescence comes first if the RunStart names it as its mode."""
+    Unset: the first of transmission, fluorescence, mu and normalised whose fields exist, so that all frames are
+    normalised alike; fluorescence comes first if the RunStart names it as its mode."""
     element: str | None = None
     """Symbol of the absorber, in any case; unset: from the RunStart."""
     edge: str | None = None
-    """K, L3, … in any case, or with the absorber, as in ``Ni_K``; unset: from the RunStart."""
+    """K, L3, … in any case, alone or with the absorber, as in ``Ni_K``; unset: from the RunStart."""
     streams: tuple[str, ...] | None = None
     """Streams to read; unset: all that have an energy, except ``baseline``, ``adaptive_points`` and monitors
     (``*_monitor``)."""
     skip_plans: tuple[str, ...] = ("align", "dark", "time_scan", "rocking", "sead", "333")
-    """A run whose plan name or scan kind contains one of these words is not an absorption scan."""
+    """Words that mark runs other than absorption scans, if the plan name or scan kind contains one of them."""
     only_plans: tuple[str, ...] = ()
-    """If given, only runs whose plan name or scan kind contains one of these words are absorption scans."""
+    """If given, only a run whose plan name or scan kind contains one of these words is an absorption scan."""
     kind_keys: tuple[str, ...] = ("plan_name", "XDI._kind", "scan_kind", "kind")
-    """Keys of the RunStart in which these words are searched."""
+    """RunStart keys with the plan name or scan kind, in which these words are sought."""
     bin_ev: float | None = Field(default=None, gt=0)
-    """Intensities of a sweep are averaged in bins of this width, eV, for axes sampled far more finely than the
-    spectrum varies. Unset: every point is used as measured."""
+    """Width, eV, of the bins in which the intensities of a sweep are averaged, for axes sampled far more finely than
+    the spectrum varies. Unset: every point is used as measured."""
     min_points: int = Field(default=10, ge=3)
     """Smallest number of distinct energies in a frame."""
     max_missing_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """A sweep that lost a larger fraction of its points is set aside; so is one that lost 3 neighbours."""
+    """A sweep that lost a larger fraction of its points, or 3 successive points, is set aside."""
 
     @model_validator(mode="before")
     @classmethod
@@ -100,7 +100,7 @@ class FieldSettings(Settings):
         return edge
 
     def reads(self, stream: str) -> bool:
-        """Whether a stream of this name may hold spectra."""
+        """Return whether a stream with this name may hold spectra."""
         if self.streams is not None:
             return stream in self.streams
         return stream not in ("baseline", ADAPTIVE_POINTS) and not stream.endswith("_monitor")

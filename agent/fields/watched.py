@@ -1,4 +1,4 @@
-"""Whether a run is watched and what it measures, from the settings and its RunStart."""
+"""Decides from the settings and the RunStart whether a run is watched and what it measures."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def element_and_edge(fields: FieldSettings, start: Mapping[str, Any]) -> tuple[s
 
 
 def skip_reason(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
-    """Return why the plan name or kind of a run excludes an absorption scan; None if it does not."""
+    """Return why the plan name or kind shows that a run is no absorption scan; None if it may be one."""
     kind = " ".join(str(first_value(start, (key,)) or "") for key in fields.kind_keys).lower()
     if word := next((word for word in fields.skip_plans if _contains(kind, word)), None):
         return word
@@ -34,5 +34,5 @@ def skip_reason(fields: FieldSettings, start: Mapping[str, Any]) -> str | None:
 
 
 def _contains(kind: str, word: str) -> bool:
-    # The number 333, of a reflection, must not match an energy of 8333 eV.
+    # The number 333, a reflection, must not match an energy of 8333 eV.
     return bool(re.search(rf"(?<!\d){re.escape(word)}(?!\d)" if word.isdigit() else re.escape(word.lower()), kind))

@@ -1,4 +1,4 @@
-"""Where to measure next: energies inside a scan, and samples."""
+"""Proposes what to measure next: energies within a scan, or samples."""
 
 from .energies import EnergyProposer, EnergySettings, KnownSpectrum
 from .samples import Proposal, SampleProposer

@@ -1,8 +1,8 @@
 """Proposes the energies of a scan: where the spectrum is least known.
 
-A Gaussian process gives the absorption between the measured energies, with its uncertainty. The next energy is that
-of the largest uncertainty. How left-out points scatter corrects it locally, since the covariance does not know how
-much structure this spectrum has here.
+A Gaussian process predicts the absorption between the measured energies, with its uncertainty. The next energy is
+where the uncertainty is largest. The covariance does not know how much structure this spectrum has at each energy;
+the residuals of left-out points therefore correct the uncertainty locally.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,56 +18,57 @@ from ..types import Array, Settings
 from .kernel import GaussianProcessRegressor, XANESKernel, log_likelihood
 
 _FIRST_LENGTHS = 3.0
-"""Spacing of the first points, in lengths of the covariance."""
+"""Spacing of the first points, in correlation lengths of the covariance."""
 _FIRST_E0_EV = 5.0
-"""E0 of oxides from the tabulated edge, eV, before the scan shows it."""
+"""Distance of E0 from the tabulated edge, eV, in oxides; assumed until the scan shows E0."""
 _TREND = 10.0
-"""Standard deviation of the trend's coefficients, of the range of the values."""
+"""Standard deviation of the trend's coefficients, relative to the range of the values."""
 _STRUCTURES = np.geomspace(0.01, 0.6, 9)
 _NOISES = np.geomspace(1e-4, 3e-2, 9)
 _DRIFTS = np.concatenate([[0.0], np.geomspace(1e-4, 1e-2, 5)])
-"""Candidates for the standard deviation of structures, for the noise of a point and for the drift per √point, of the
-range of the values."""
+"""Candidates for the standard deviation of structures, for the noise of a point and for the drift per √point,
+relative to the range of the values."""
 _CANDIDATES = (_STRUCTURES, _NOISES, _DRIFTS)
 _NEAR_LENGTHS = 3.0
-"""Standard deviation of the window in which left-out points are compared with their expectation, in lengths."""
+"""Standard deviation of the window in which residuals of left-out points are averaged, in correlation lengths."""
 _LEAST_RATIO = 0.3
-"""Smallest local ratio of the scatter of left-out points to its expectation."""
+"""Smallest local ratio of the residuals of left-out points to their expectation."""
 _LEAST_POINTS = 10
-"""Smallest number of points from which a spectrum is derived."""
+"""Smallest number of points that give a spectrum."""
 _LEAST_RANGE_EV = (-20.0, 35.0)
 _BESIDE_EDGE_EV, _E0_WINDOW_EV, _LEAST_LINE_EV = 20.0, 25.0, 10.0
-"""Distances from the tabulated edge, eV: of the straight lines before and behind it, within which E0 is sought, and
-the shortest line."""
+"""Distances from the tabulated edge, eV, beyond which the straight lines are fitted and within which E0 is sought,
+and the shortest length of a line."""
 _DENSE_EV, _WIDEST_GAP_EV = (-24.0, 12.0), 1.6
-"""Energies from E0 between which no two neighbouring points are farther apart than the gap, eV: pre-edge peaks of 3d
-elements are 1.5 eV wide, and the spectrum beside them does not tell of them."""
+"""Range of energies from E0, eV, in which neighbouring points are never farther apart than the gap, eV: pre-edge
+peaks of 3d elements are 1.5 eV wide, and the spectrum beside them does not reveal them."""
 _REPEAT_EVERY = 20
-"""Number of points after which an energy is measured again: only repeats tell noise and drift from structure."""
+"""Number of points between repeated measurements of an energy; only these separate noise and drift from structure."""
 _REPEAT_STRIDE = 5
-"""Number of points from one repeated energy to the next, so that they lie apart."""
+"""Number of points between one repeated energy and the next, so that these lie apart."""
 _DOUBT = 4.5
-"""Number of standard deviations from what its neighbours tell at which a point is measured again, and at which two
-values of one energy contradict each other: a glitch of one point then costs a point or two, and not the spectrum."""
+"""Number of standard deviations from the prediction of its neighbours at which a point is measured again, and at
+which two values at one energy contradict each other. A glitch of one point then costs a point or two, not the
+spectrum."""
 _DRAWS = 16
-"""Number of spectra that are drawn for the uncertainty of descriptors."""
+"""Number of random spectra that give the uncertainty of descriptors."""
 
 
 class EnergySettings(Settings):
     """An adaptive scan."""
 
     start_ev: float = -60.0
-    """First energy, from the tabulated edge, eV."""
+    """First energy, eV from the tabulated edge."""
     stop_ev: float = 110.0
-    """Last energy, from the tabulated edge, eV."""
+    """Last energy, eV from the tabulated edge."""
     step_ev: float = Field(default=0.3, gt=0, le=1)
-    """Step of the energies that may be measured, and of the resulting spectrum, eV."""
+    """Spacing of the allowed energies and of the resulting spectrum, eV."""
     max_points: int = Field(default=113, ge=10)
     """Largest number of measured points."""
     error: float = Field(default=0.002, gt=0)
-    """Expected root-mean-square error of the spectrum, of the edge step, at which the scan may end."""
+    """Expected root-mean-square error of the spectrum, in edge steps, at which the scan may end."""
     descriptor_errors: dict[str, float] = Field(default_factory=dict)
-    """Standard deviations of descriptors, from what is not known of the spectrum, at which the scan may end."""
+    """Standard deviations of descriptors, due to the incomplete spectrum, at which the scan may end."""
 
     @model_validator(mode="after")
     def _has_a_range(self) -> Self:
@@ -79,28 +80,27 @@ class EnergySettings(Settings):
 
 @dataclass(frozen=True)
 class KnownSpectrum:
-    """What is known of a spectrum."""
+    """The spectrum inferred from the measured points, with its uncertainty."""
 
     energy: Array
-    """(G,) eV."""
+    """(G,) energies, eV."""
     mu: Array
-    """(G,) expected absorption, in the unit of the measured one."""
+    """(G,) expected absorption, in the unit of the measured values."""
     sd: Array
-    """(G,) its standard deviation."""
+    """(G,) standard deviation of the absorption, in the same unit."""
     e0_ev: float
-    """Energy at half of the edge step, eV."""
+    """Energy at half the edge step, eV."""
     edge_step: float
-    """Height of the edge between straight lines before and behind it, in the unit of the absorption; NaN if no edge
-    is found."""
+    """Height of the edge between straight lines before and behind it, in units of absorption; NaN without an edge."""
 
     @property
     def error(self) -> float:
-        """Expected root-mean-square error, of the edge step; NaN if no edge is found."""
+        """Expected root-mean-square error, in edge steps; NaN without an edge."""
         return float(np.sqrt(np.mean(self.sd**2)) / self.edge_step)
 
 
 class EnergyProposer:
-    """Proposes energies, learns what was measured there, and says how well the spectrum is known.
+    """Proposes energies, learns from the measurements there, and estimates how well the spectrum is known.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class EnergyProposer:
     edge_ev : float
         Tabulated energy of the edge, eV.
     describe : callable, optional
-        Returns the values (N,) of descriptors of spectra (N, G) on energies (G,), eV; needed for
+        Maps spectra (N, G) on energies (G,), eV, to the values (N,) of each descriptor; required by
         ``descriptor_errors``.
     """
 
@@ -127,19 +127,19 @@ class EnergyProposer:
         self._energy: list[float] = []
         self._mu: list[float] = []
         self._failed: list[float] = []
-        """Energies at which no finite value came."""
+        """Energies whose measurement gave no finite value."""
         self._tried = 0
-        """Number of measured points, with those without energy or value."""
+        """Number of measured points, including those without an energy or a value."""
         self._e0_ev = edge_ev + _FIRST_E0_EV
         self._repeated = 0
         self._doubted: set[int] = set()
-        """Points whose energies are measured again, since they are unlike their neighbours."""
+        """Points unlike their neighbours, whose energies are measured again."""
         self._good: list[bool] = []
-        """Whether each point is used: not if it was measured again and contradicted."""
+        """Whether each point is used; it is not if a repeated measurement contradicts it."""
         self._unlike: dict[int, float] = {}
-        """How far each good point is from what the others tell, in standard deviations."""
+        """Distance of each good point from the prediction by the others, in standard deviations."""
         self._sizes: tuple[int, int, int] = (6, 3, 0)
-        """Indices of structures, noise and drift among their candidates."""
+        """Indices of the chosen structures, noise and drift among their candidates."""
         self._known: KnownSpectrum | None = None
 
     @property
@@ -153,7 +153,7 @@ class EnergyProposer:
         return list(self._energy)
 
     def suggest(self, count: int = 1) -> Array:
-        """Return up to ``count`` energies to measure next, (count,), rising, eV; the first ones cover the range.
+        """Return up to ``count`` energies to measure next, (count,), rising, eV; the first ones span the range.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class EnergyProposer:
         wanted[np.minimum(measured, len(wanted) - 1)] = 0.0
 
         def leave(position: float) -> None:
-            """Want no point near a position."""
+            """Reduce the wish for points near a position."""
             wanted[:] *= -np.expm1(-((positions - position) ** 2) / 2)
 
         for position in self._positions(np.array(self._failed)):
@@ -190,15 +190,15 @@ class EnergyProposer:
         return np.sort(self.grid[chosen])
 
     def ingest(self, energy: Array, mu: Array) -> None:
-        """Learn what was measured, in the order of measurement.
+        """Learn from measured points, given in the order of measurement.
 
         Parameters
         ----------
         energy : ndarray, (N,)
-            eV.
+            Energies, eV.
         mu : ndarray, (N,)
-            Absorption, ln(I0/It) or If/I0. Points whose energy or absorption is not finite count as measured, and are
-            left out.
+            Absorption, ln(I0/It) or If/I0. Points whose energy or absorption is not finite count as measured but are
+            not used.
         """
         for e, m in zip(energy, mu, strict=True):
             self._tried += 1
@@ -213,24 +213,24 @@ class EnergyProposer:
             self._learn()
 
     def spectrum(self) -> KnownSpectrum:
-        """Return what is known by now.
+        """Return the spectrum inferred so far.
 
         Raises
         ------
         ValueError
-            Too little was measured.
+            Too few points were measured.
         """
         if self._known is None:
             raise ValueError(f"found {self.points} measured points, expected at least {_LEAST_POINTS}")
         return self._known
 
     def along(self, values: Array) -> Array | None:
-        """Return what else was measured at the same points, such as the absorption of a foil, on the grid, (G,).
+        """Return another signal of the same points, such as the absorption of a foil, on the grid, (G,).
 
         Parameters
         ----------
         values : ndarray, (points,)
-            In the order of measurement; those that are not finite are left out.
+            Values in the order of measurement; those that are not finite are not used.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class EnergyProposer:
         return self._fit(self._sizes, values, known).predict(self._at(self.grid))
 
     def done(self) -> str:
-        """Return why the scan may end; empty if it should go on."""
+        """Return why the scan may end; empty if it should continue."""
         if self._tried >= self.settings.max_points:
             lost = self._tried - self.points
             return f"{self._tried} points are measured" + (f", {lost} without a value" if lost else "")
@@ -257,7 +257,7 @@ class EnergyProposer:
         return f"the spectrum is known to {self._known.error:.4f} of the edge step after {self.points} points"
 
     def descriptor_sd(self) -> dict[str, float]:
-        """Return the standard deviations of descriptors over spectra that are drawn from what is known."""
+        """Return the standard deviations of descriptors over random spectra from the posterior of the process."""
         known = self.spectrum()
         assert self._describe is not None
         process = self._process
@@ -273,27 +273,27 @@ class EnergyProposer:
         return self.grid[np.unique(np.searchsorted(positions, np.linspace(0, positions[-1], count)))]
 
     def _gaps(self) -> Array:
-        """Return energies that must be measured, (N,): no narrow peak may hide before or at the edge."""
+        """Return energies that must be measured, (N,), so that no narrow peak before or at the edge is missed."""
         tried = np.sort(np.concatenate([self._energy, self._failed]))
         start, stop = self._e0_ev + _DENSE_EV[0], self._e0_ev + _DENSE_EV[1]
         inside = (tried[1:] > start) & (tried[:-1] < stop) & (np.diff(tried) > _WIDEST_GAP_EV)
         return ((tried[1:] + tried[:-1]) / 2)[inside]
 
     def _positions(self, energy: Array) -> Array:
-        """Return energies on the axis of the kernel's lengths."""
+        """Return energies on the axis on which the kernel's correlation length is constant."""
         return XANESKernel(self.grid, self._e0_ev, 1.0, 1.0).positions(energy)
 
     def _at(self, energy: Array) -> Array:
-        """Return energies with the time of the newest point, (N, 2)."""
+        """Return energies paired with the time of the newest point, (N, 2)."""
         return np.stack([energy, np.full(len(energy), float(self.points))], axis=1)
 
     def _doubtful(self) -> int | None:
-        """Return the point most unlike its neighbours, if its energy should be measured again."""
+        """Return the point most unlike its neighbours if its energy should be measured again; otherwise None."""
         unlike = {k: z for k, z in self._unlike.items() if z > _DOUBT and k not in self._doubted}
         return max(unlike, key=lambda k: unlike[k], default=None)
 
     def _settle_doubt(self, again: int) -> None:
-        """Leave out a point, or the one that measured its energy again, if they contradict each other."""
+        """If a repeated energy's two points contradict each other, discard the one unlike its neighbours."""
         near = [k for k in self._doubted if abs(self._energy[k] - self._energy[again]) < self.settings.step_ev / 2]
         noise = float(_NOISES[self._sizes[1]] * np.ptp(self._mu))
         for point in near:
@@ -306,13 +306,13 @@ class EnergyProposer:
             self._good[pair[int(np.argmax(np.abs(np.array(self._mu)[pair] - told)))]] = False
 
     def _fit(self, sizes: tuple[int, int, int], values: Array, known: NDArray[np.bool_]) -> Any:
-        """Return a fitted process of the ``known`` ones of values (points,)."""
+        """Return a process fitted to the ``known`` ones of the values, (points,)."""
         kernel, variance = self._covariance(sizes, values[known])
         regressor: Any = GaussianProcessRegressor  # scikit-learn has no types
         return regressor(kernel, alpha=variance, optimizer=None).fit(self._points()[known], values[known])
 
     def _covariance(self, sizes: tuple[int, int, int], values: Array) -> tuple[XANESKernel, float]:
-        """Return the covariance of what values are told of, and the variance of their noise."""
+        """Return the covariance and the variance of the noise, scaled to the range of the values."""
         unit = float(np.ptp(values)) or 1.0
         structure, noise, drift = (float(c[k]) for c, k in zip(_CANDIDATES, sizes, strict=True))
         kernel = XANESKernel(self.grid, self._e0_ev, structure * unit, _TREND * unit, drift * unit)
@@ -323,7 +323,7 @@ class EnergyProposer:
         return np.stack([self._energy, np.arange(1.0, self.points + 1)], axis=1)
 
     def _learn(self) -> None:
-        """Fit the process; of each size one neighbour is tried at a time, so that it stays quick."""
+        """Fit the process; each call tries one neighbouring candidate per size, which is quick."""
         step = 1 if self.points % 2 else -1
         tried = {self._sizes}
         for moved in np.eye(3, dtype=int) * step + self._sizes:
@@ -344,7 +344,7 @@ class EnergyProposer:
         self._known = KnownSpectrum(self.grid, mu, sd * self._surprise(), self._e0_ev, step_height)
 
     def _edge(self, mu: Array) -> tuple[float, float]:
-        """Return E0, where the absorption is halfway up its edge, and the edge step; NaN if there is no edge."""
+        """Return E0, at half the height of the edge, and the edge step; without an edge, the last E0 and NaN."""
         from_edge = self.grid - self.edge_ev
         before = from_edge < max(-_BESIDE_EDGE_EV, from_edge[0] + _LEAST_LINE_EV)
         behind = from_edge > _BESIDE_EDGE_EV
@@ -358,7 +358,7 @@ class EnergyProposer:
         return (float(self.grid[risen[0]]), float(step[risen[0]])) if rises else (self._e0_ev, np.nan)
 
     def _surprise(self) -> Array:
-        """Return by what factor left-out points scatter more or less than expected, near each energy, (G,)."""
+        """Return the ratio of actual to expected residuals of left-out points near each energy, (G,)."""
         process = self._process
         good = np.flatnonzero(self._good)
         inverse = cho_solve((process.L_, True), np.eye(len(good)))
@@ -367,5 +367,5 @@ class EnergyProposer:
         distance = self._positions(self.grid)[:, None] - self._positions(np.array(self._energy)[good])
         weight = np.exp(-0.5 * (distance / _NEAR_LENGTHS) ** 2)
         ratio = np.sqrt(np.maximum((weight @ z2) / weight.sum(1), _LEAST_RATIO**2))
-        # Where nothing was measured, other points cannot tell that the spectrum is smooth.
+        # Far from any measured point, the others cannot show that the spectrum is smooth.
         return np.where(np.abs(distance).min(1) > 1, np.maximum(ratio, 1.0), ratio)

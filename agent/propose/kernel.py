@@ -1,4 +1,4 @@
-"""The covariance of XANES: dense structure at the edge, ever smoother structure behind it."""
+"""The covariance of XANES: dense structure at the edge and ever smoother structure above it."""
 
 from typing import Any
 
@@ -16,29 +16,29 @@ except ModuleNotFoundError:
 __all__ = ["GaussianProcessRegressor", "XANESKernel", "lengths", "log_likelihood"]
 
 _PRE_EDGE_EV = (-45.0, -20.0, -14.0)
-"""Energies from E0 between which the length falls to that of the edge region, eV; pre-edge peaks begin behind."""
+"""Energies from E0, eV, between which the length falls to that of the edge; pre-edge peaks begin above the last."""
 _PRE_EDGE_LENGTH_EV = (15.0, 6.0)
-"""Lengths at the first two of them, eV."""
+"""Lengths at the first two of these energies, eV."""
 _EDGE_LENGTH_EV = 1.6
-"""Length of structures at the edge, eV: the width of a core hole of 3d elements with that of a monochromator."""
+"""Length of structures at the edge, eV: the width of the core hole of 3d elements and of the monochromator."""
 _LENGTH_PER_ROOT_EV = 0.85
-"""Growth of the length with √(E − E0), √eV. EXAFS oscillates as 2kR with k = √(0.2625 (E − E0)), so that
-the first shell, at R = 2.3 Å, has a length (1/2R in k) of 0.85 √(E − E0)."""
+"""Growth of the length with √(E − E0), √eV. EXAFS oscillates as sin(2kR) with k = √(0.2625 (E − E0)). A first
+shell at R = 2.3 Å, of length 1/2R in k, thus has a length of 0.85 √(E − E0) in energy."""
 _STEP_EV = 2.0
-"""Half-width of the arctangent that stands for the edge in the trend, eV."""
+"""Half-width of the arctangent that represents the edge in the trend, eV."""
 _FAR_EV = 100.0
 """Energy scale of the slopes in the trend, eV."""
 
 
 def lengths(from_e0: Array) -> Array:
-    """Return the distance (N,), eV, over which a spectrum changes at energies (N,) from E0, eV."""
+    """Return the distances (N,), eV, over which a spectrum changes at energies (N,) from E0, eV."""
     below = np.interp(from_e0, _PRE_EDGE_EV, (*_PRE_EDGE_LENGTH_EV, _EDGE_LENGTH_EV))
     above = np.maximum(_EDGE_LENGTH_EV, _LENGTH_PER_ROOT_EV * np.sqrt(np.maximum(from_e0, 0.0)))
     return np.where(from_e0 < 0, below, above)
 
 
 def warped(grid: Array, e0_ev: float) -> Array:
-    """Return the distances (N,) of the energies ``grid`` (N,), rising, from the first one, in lengths."""
+    """Return the distances (N,) of rising energies ``grid`` (N,) from the first one, in correlation lengths."""
     density = 1 / lengths(grid - e0_ev)
     return np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
 
@@ -46,13 +46,13 @@ def warped(grid: Array, e0_ev: float) -> Array:
 def log_likelihood(kernel: Any, X: Array, values: Array, variance: Array | float) -> float:
     """Return the logarithm of the marginal likelihood of values (N,) at ``X`` (N, F) with a covariance function.
 
-    It is that of scikit-learn's regressor (Rasmussen and Williams 2006, algorithm 2.1), whose fit takes several times
-    as long: it computes the covariance twice, and checks and copies what it is given.
+    The value is that of scikit-learn's regressor (Rasmussen and Williams 2006, algorithm 2.1). The regressor's fit
+    takes several times as long: it computes the covariance twice, and checks and copies its input.
 
     Parameters
     ----------
-    kernel : Kernel of scikit-learn
-    variance : of each value about the function, (N,) or of all
+    kernel : kernel of scikit-learn
+    variance : variances of the values about the function, (N,), or one for all
 
     Raises
     ------
@@ -70,12 +70,12 @@ class XANESKernel(Kernel):
     """Covariance of the absorption at two (energy, time) pairs, for scikit-learn.
 
     It is the sum of three parts: a trend of vague size (level and slope before and behind an edge), structures with
-    the Matérn covariance of order 7/2 whose length follows :func:`lengths`, and a drift that walks at random in time.
+    the Matérn covariance of order 7/2 whose length follows :func:`lengths`, and a drift, a random walk in time.
 
     Parameters
     ----------
     grid : ndarray, (N,)
-        Rising energies that cover all that are asked for, eV.
+            Rising energies that cover all requested energies, eV.
     e0_ev : float
         Energy of the edge, eV.
     structure, trend : float
@@ -89,7 +89,7 @@ class XANESKernel(Kernel):
         self._warped = warped(grid, e0_ev)
 
     def positions(self, energy: Array) -> Array:
-        """Return where energies (M,) lie on the axis of lengths, (M,)."""
+        """Return the positions (M,) of energies (M,) on the axis of lengths."""
         return np.interp(energy, self.grid, self._warped)
 
     def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:

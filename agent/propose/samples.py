@@ -1,4 +1,4 @@
-"""Proposes which sample to measure next, by what the measured ones tell of the others."""
+"""Proposes which sample to measure next, from the results of the measured ones."""
 
 import json
 import math
@@ -18,11 +18,11 @@ from .smooth import SHORTEST, SmoothFunction, gain_above, gain_nearer, probabili
 _ID = "_id"
 _REASON = "reason"
 _MAX_FAILURES = 2
-"""How often the measurement of a sample may fail before it is given up."""
+"""Number of failed measurements after which a sample is given up."""
 _SURE = 0.9
-"""Probability that a sample is within the tolerance, and keeps the limits, at which the search ends."""
+"""Probability that a sample is within the tolerance and keeps the limits at which the search ends."""
 _SPREAD = 10
-"""Values that spread by less than so many smallest gains do not tell how much the quantity varies."""
+"""Values whose spread is below this number of smallest gains do not show how much the quantity varies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,22 @@ class Proposal:
     """Why a sample is suggested."""
 
     gain: float
-    """Expected gain, in the unit of the quantity: how much nearer to the aim than the best one; NaN if there is none
-    to compare with."""
+    """Expected gain, in the unit of the quantity: by how much the sample is expected to be closer to the aim than the
+    best one so far; NaN if there is none."""
     expected: float
-    """Expected value of the quantity; NaN before anything is learnt."""
+    """Expected value of the quantity; NaN before any outcome is known."""
     sd: float
-    """Its standard deviation."""
+    """Standard deviation of the expected value."""
     reason: str
 
 
 class SampleProposer:
-    """Suggests samples to measure, learns their outcomes, and says when to stop.
+    """Suggests samples to measure, learns their outcomes, and decides when to stop.
 
-    A Gaussian process gives the quantity as a smooth function of the features. The sample with the largest expected
-    improvement is suggested, times the probability that it keeps the limits. It is an ``Optimizer`` of
-    bluesky-adaptive and blop, by form; it also registers points that a person suggests, knows failures, says when to
-    stop, and writes checkpoints.
+    A Gaussian process models the quantity as a smooth function of the features. The next sample maximises the
+    expected improvement times the probability that it keeps the limits. The class has the interface of an
+    ``Optimizer`` of bluesky-adaptive and blop; it also registers samples that a person suggests, handles failures,
+    decides when to stop, and writes checkpoints.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ class SampleProposer:
         The samples, each with its features (finite numbers) and its parameters.
     settings : SampleSettings
     checkpoint : path, optional
-        File for :meth:`checkpoint`, JSON. What it holds from an earlier process is taken over.
+        JSON file for :meth:`checkpoint`. If it holds the state of an earlier process, that is taken over.
 
     Raises
     ------
     ValueError
-        There is no candidate, one lacks a feature or a parameter, or the checkpoint is not of this search.
+        There is no candidate, one lacks a feature or a parameter, or the checkpoint belongs to another search.
     """
 
     def __init__(
@@ -75,24 +75,24 @@ class SampleProposer:
         self._range = np.where(np.ptp(features, axis=0) > 0, np.ptp(features, axis=0), 1.0)
         self._features = (features - self._low) / self._range
         self._found: dict[int, list[Outcome]] = {}
-        """Outcomes, as [value, standard error], of each measured candidate."""
+        """Outcomes, each [value, standard error] by name, of each measured candidate."""
         self._others: list[tuple[list[float], Outcome]] = []
-        """Features and outcomes of measured points that are no candidates."""
+        """Features and outcomes of measured points that are not candidates."""
         self._failures: Counter[int] = Counter()
         self._pending: dict[int, None] = {}
         self.proposals: dict[int, Proposal] = {}
-        """Why each candidate was suggested last."""
+        """The latest proposal of each candidate."""
         self._file = Path(checkpoint) if checkpoint is not None else None
         if self._file is not None and self._file.exists():
             self._take_over(read_state(self._file), f"checkpoint {self._file}: ")
 
     def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
-        """Return up to ``num_points`` (1) samples to measure next, each with ``_id``, parameters and ``reason``.
+        """Return up to ``num_points`` (default 1) samples to measure next, with ``_id``, parameters and ``reason``.
 
         Raises
         ------
         ValueError
-            All samples are tried, which :meth:`should_stop` says before; or ``num_points`` is below 1.
+            All samples have been tried, as :meth:`should_stop` reports in advance; or ``num_points`` is below 1.
         """
         count = 1 if num_points is None else num_points
         if count < 1:
@@ -108,8 +108,8 @@ class SampleProposer:
     def ingest(self, points: Sequence[Mapping[str, Any]]) -> None:
         """Learn outcomes: numbers or pairs ``(mean, standard error)`` by name.
 
-        A point belongs to the suggestion with its ``_id``, else to the sample with its parameters; a point of other
-        features is learnt from too. One without a finite value of the quantity or of a limited outcome is a failure.
+        A point belongs to the suggestion with its ``_id``, or otherwise to the sample with its parameters; points
+        with other features are used too. A point without a finite value of the quantity or a limited outcome failed.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class SampleProposer:
                 self._others.append((self._features_of(point), outcome))
 
     def register_suggestions(self, suggestions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return samples that a person suggests by their parameters, with their ``_id``.
+        """Return the samples whose parameters a person suggests, with their ``_id``.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class SampleProposer:
         return registered
 
     def register_failures(self, suggestions: Sequence[Mapping[str, Any]]) -> None:
-        """Note that samples could not be measured; each is suggested once more."""
+        """Record that samples could not be measured; each is suggested once more."""
         for suggestion in suggestions:
             if (k := self._candidate(suggestion)) is not None:
                 self._pending.pop(k, None)
@@ -181,13 +181,13 @@ class SampleProposer:
         return False, None
 
     def get_best_points(self) -> list[tuple[int, dict[str, Any], dict[str, float]]]:
-        """Return ``_id``, parameters and outcomes of the sample nearest to the aim; empty if none is good."""
+        """Return ``_id``, parameters and outcomes of the sample nearest to the aim; empty if none keeps limits."""
         if (best := self._best()) is None:
             return []
         return [(best, self._parameters(best), {name: value for name, (value, _) in self._means(best).items()})]
 
     def state(self) -> dict[str, Any]:
-        """Return what is known, as JSON can hold it; suggestions that wait for their outcomes are not."""
+        """Return the state as JSON values, without the suggestions that wait for outcomes."""
         return {
             "features": [*self.settings.features],
             "outcomes": self._outcomes,
@@ -198,12 +198,12 @@ class SampleProposer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of another proposer of the same candidates.
+        """Take over the state of another proposer with the same candidates.
 
         Raises
         ------
         ValueError
-            The state is of other candidates, features or outcomes, or is none.
+            The state is invalid, or its candidates, features or outcomes are others.
         """
         self._take_over(validate_settings(dict(state), SearchState, "state"), "")
 
@@ -226,7 +226,7 @@ class SampleProposer:
         self._pending.clear()
 
     def checkpoint(self) -> None:
-        """Write the state to the file, at once or not at all.
+        """Write the state to the file, completely or not at all.
 
         Raises
         ------
@@ -244,7 +244,7 @@ class SampleProposer:
         return [k for k in range(len(self._candidates)) if k not in self._found and k not in given_up]
 
     def _first(self, free: list[int], count: int) -> dict[int, Proposal]:
-        """Return samples that are spread over the features, while too few are measured."""
+        """Return samples spread over the features, while too few are measured."""
         known = [*self._found, *self._pending]
         enough = len(known) + len(self._others) >= self.settings.first
         if enough and len(self._found) + len(self._others) >= 2 and self._told():
@@ -281,7 +281,7 @@ class SampleProposer:
         return chosen
 
     def _measured(self, name: str) -> tuple[Array, Array, Array, float]:
-        """Return features, values and errors of an outcome, and the spread of values above which they tell one."""
+        """Return features, values and errors of an outcome, and the spread above which its values show variation."""
         measured = [(self._features[k], self._means(k)[name]) for k in self._found]
         measured += [((np.array(f) - self._low) / self._range, outcome[name]) for f, outcome in self._others]
         value, error = np.array([outcome for _, outcome in measured]).T
@@ -293,7 +293,7 @@ class SampleProposer:
         return SmoothFunction(*self._measured(name))
 
     def _told(self) -> bool:
-        """Whether the values tell how much the quantity varies, or lie so close that it cannot vary between them."""
+        """Return whether the values show how much the quantity varies, or are too close together for it to vary."""
         features, value, _, least = self._measured(self.settings.quantity)
         if np.std(value) > least:
             return True
@@ -325,13 +325,13 @@ class SampleProposer:
         return Proposal(gain, mean, sd, "; ".join(parts))
 
     def _best(self) -> int | None:
-        """Return the measured candidate nearest to the aim, of those that keep the limits: a sure one if any."""
+        """Return the measured candidate nearest to the aim that keeps the limits, preferably with certainty."""
         good = [k for k in self._found if self._keeps_limits(k)]
         sure = [k for k in good if self._sure(k) >= _SURE]
         return min(sure or good, key=self._distance, default=None)
 
     def _distance(self, k: int) -> float:
-        """Return how far a measured candidate is from the aim, with its error (RMS)."""
+        """Return the distance of a measured candidate from the aim, including its error (RMS)."""
         aim, (value, error) = self.settings.aim, self._means(k)[self.settings.quantity]
         if isinstance(aim, str):
             return -value if aim == "largest" else value
@@ -368,7 +368,7 @@ class SampleProposer:
         return means
 
     def _candidate(self, point: Mapping[str, Any]) -> int | None:
-        """Return the candidate with the id of a point, else an untried one with its parameters, else any such."""
+        """Return the candidate with a point's id, or else one with its parameters, preferably untried; else None."""
         number = read_number(point.get(_ID))
         if number is not None and 0 <= number < len(self._candidates):
             return number
@@ -386,7 +386,7 @@ class SampleProposer:
 
     @property
     def _rows(self) -> list[dict[str, Any]]:
-        """Features and parameters of each candidate."""
+        """Return features and parameters of each candidate."""
         names = {*self.settings.features, *self.settings.parameters}
         return [{name: row[name] for name in sorted(names)} for row in self._candidates]
 

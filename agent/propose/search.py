@@ -1,4 +1,4 @@
-"""What a search among samples is told and keeps: settings, outcomes of points, and its state in a file."""
+"""The settings of a search among samples, the outcomes of points, and the search's state in a file."""
 
 import json
 import math
@@ -12,32 +12,32 @@ from pydantic import Field, model_validator
 from ..types import ConfigError, Settings, as_numbers, validate_settings
 
 Outcome = dict[str, list[float]]
-"""Value and standard error of quantities by name."""
+"""Value and standard error of each quantity, by name."""
 
 
 class SampleSettings(Settings):
-    """A search among samples."""
+    """The settings of a search among samples."""
 
     quantity: str
-    """Outcome that is searched for, such as ``OS``."""
+    """Outcome to optimise, for example ``OS``."""
     aim: Annotated[float, Field(allow_inf_nan=False)] | Literal["largest", "smallest"]
-    """Its wanted value, or which one of the samples is wanted."""
+    """Value to find, or whether to find the sample with the largest or the smallest value."""
     features: tuple[str, ...] = Field(min_length=1)
-    """Known numbers of each sample on which the quantity may depend smoothly, such as composition or temperature."""
+    """Known numbers of each sample, such as composition or temperature, on which the quantity may depend smoothly."""
     parameters: tuple[str, ...] = Field(min_length=1)
-    """What a suggestion contains of a sample, such as its place: the names of the actuators."""
+    """Entries of each sample that a suggestion contains, such as its place: the names of the actuators."""
     limits: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
-    """Lowest and highest permitted value of other outcomes; null is no limit."""
+    """Lowest and highest permitted value of other outcomes; null: no limit."""
     tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Distance from the wanted value at which the search ends, in its unit; 0: it goes on. A sample must be within it
-    with a probability of 0.9, by the standard error of its value."""
+    """Distance from the wanted value at which the search ends, in its unit; 0: never. A sample must be within it with
+    a probability of 0.9, given the standard error of its value."""
     min_gain: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Expected gain of the best sample below which the search ends, in the unit of the quantity, once twice as many
-    samples as ``first`` are measured, and differ or lie close together."""
+    """Expected gain of the best sample below which the search ends, in the unit of the quantity. This needs twice as
+    many measured samples as ``first``, whose values either differ or lie close together."""
     first: int = Field(default=3, ge=2)
-    """Number of samples that are spread over the features before anything is learnt from them."""
+    """Number of samples spread over the features that are measured before the search learns from them."""
     unit: str = ""
-    """Unit of the quantity, for the reasons in words."""
+    """Unit of the quantity, for the texts of the reasons."""
 
     @model_validator(mode="after")
     def _tolerates_a_value(self) -> Self:
@@ -54,20 +54,20 @@ class SampleSettings(Settings):
 
 
 class SearchState(Settings):
-    """What a search knows, as JSON can hold it."""
+    """The state of a search as JSON values."""
 
     features: list[str]
     """Names of the features."""
     outcomes: list[str]
-    """Names of the outcomes that it learns."""
+    """Names of the outcomes that the search learns."""
     candidates: list[dict[str, Any]]
     """Features and parameters of each candidate."""
     found: list[tuple[int, list[dict[str, tuple[float, float]]]]]
-    """Number of each measured candidate, with its outcomes."""
+    """Number and outcomes of each measured candidate."""
     others: list[tuple[list[float], dict[str, tuple[float, float]]]]
-    """Features and outcomes of measured points that are no candidates."""
+    """Features and outcomes of measured points that are not candidates."""
     failures: list[tuple[int, int]]
-    """Number of each candidate that failed, and how often."""
+    """Number of each failed candidate, and its number of failures."""
 
     @property
     def numbers(self) -> set[int]:
@@ -88,7 +88,7 @@ def read_state(file: Path) -> SearchState:
     Raises
     ------
     ConfigError
-        The file does not hold one.
+            The file does not hold a state.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -100,17 +100,17 @@ def read_state(file: Path) -> SearchState:
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON gives it back."""
+    """Return a row as it reads after a round trip through JSON."""
     return json.loads(json.dumps(row, default=lambda v: v.item() if isinstance(v, np.generic) else str(v)))
 
 
 def read_outcome(point: Mapping[str, Any], names: Iterable[str]) -> Outcome:
-    """Return the named outcomes of a point; NaN where there is no finite value, or no finite error of it.
+    """Return the named outcomes of a point; NaN if a value or its error is not finite.
 
     Raises
     ------
     ValueError
-        One is missing, or neither a number nor a pair (mean, standard error).
+        An outcome is missing, or is neither a number nor a pair (mean, standard error).
     """
     wanted = sorted(names)
     if missing := [name for name in wanted if name not in point]:
@@ -119,7 +119,7 @@ def read_outcome(point: Mapping[str, Any], names: Iterable[str]) -> Outcome:
 
 
 def read_number(id: Any) -> int | None:
-    """Return the number of a candidate from its id, an integer or its digits; None for another id.
+    """Return the number of a candidate from its id, an integer or its digits; None for any other id.
 
     Raises
     ------

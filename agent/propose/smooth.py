@@ -1,4 +1,4 @@
-"""A smooth function of a few features, learnt from few values, with its uncertainty; and what it promises."""
+"""Learns a smooth function of a few features from few values, with its uncertainty, and expected gains."""
 
 from typing import Any
 
@@ -11,32 +11,32 @@ from ..types import Array
 from .kernel import log_likelihood
 
 SHORTEST = 0.15
-"""Shortest length over which the function changes along a feature, in ranges of that feature."""
+"""Shortest correlation length along a feature, relative to the range of that feature."""
 _LENGTHS = np.geomspace(SHORTEST, 4.0, 8)
-"""Candidates for the length over which the function changes along a feature, in ranges of that feature."""
+"""Candidates for the correlation length along a feature, relative to the range of that feature."""
 _AMPLITUDES = np.geomspace(0.5, 4.0, 4)
-"""Candidates for the standard deviation of the function, in that of the values."""
+"""Candidates for the standard deviation of the function, relative to that of the values."""
 _SCATTERS = np.geomspace(0.01, 0.5, 6)
-"""Candidates for what values scatter about the function, besides their known errors, in the same unit."""
+"""Candidates for the scatter of values about the function beyond their known errors, in the same unit."""
 _EXPECTED_LENGTH, _LENGTH_LOG_SD = 0.7, 0.75
-"""Prior of the lengths, log-normal: few values do not tell them."""
+"""Log-normal prior of the lengths, which few values hardly determine."""
 _PASSES = 2
-"""How often each of the sizes is chosen with the others held."""
+"""Number of rounds in which each size is chosen while the others are held."""
 
 
 class SmoothFunction:
-    """A Gaussian process with a Matérn covariance of order 5/2, one length per feature.
+    """A Gaussian process with a Matérn covariance of order 5/2, with one length per feature.
 
     Parameters
     ----------
     features : ndarray, (N, F)
-        In units of their ranges.
+        Features relative to their ranges.
     values : ndarray, (N,)
     errors : ndarray, (N,)
         Standard errors of the values.
     least : float
-        Spread of the values, in their unit, below which they do not tell how much the function varies: it is taken
-        to vary by as much.
+        Spread of the values, in their unit, below which they do not show how much the function varies; its standard
+        deviation is then taken to be at least this.
     """
 
     def __init__(self, features: Array, values: Array, errors: Array, least: float = 0.0) -> None:
@@ -50,12 +50,12 @@ class SmoothFunction:
         self._process = self._fit()
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Return the expected values (M,) at features (M, F), and the standard deviations of values to be found."""
+        """Return the expected values (M,) at features (M, F), and the standard deviations of new values there."""
         mean, sd = self._process.predict(features, return_std=True)
         return mean * self._unit + self._level, sd * self._unit
 
     def believing(self, features: Array) -> "SmoothFunction":
-        """Return the function as it would be if its expected values at features (M, F) were found."""
+        """Return the function after its own expected values at features (M, F) were added as data."""
         mean = self._process.predict(features)
         other = object.__new__(SmoothFunction)
         other.__dict__.update(self.__dict__)
@@ -66,7 +66,7 @@ class SmoothFunction:
         return other
 
     def _choose_sizes(self) -> None:
-        """Choose one size after the other by the marginal likelihood and the prior of the lengths."""
+        """Choose one size after another by the marginal likelihood and the prior of the lengths."""
         best = self._plausibility(self._sizes)
         for _ in range(_PASSES):
             for k, choice in enumerate(self._choices):
@@ -100,7 +100,7 @@ def gain_nearer(mean: Array, sd: Array, target: float, best: float) -> Array:
     Parameters
     ----------
     mean, sd : ndarray, (N,)
-        Of the Gaussian y.
+            Mean and standard deviation of the Gaussian y.
     best : float
         Smallest distance so far.
 
@@ -114,14 +114,14 @@ def gain_nearer(mean: Array, sd: Array, target: float, best: float) -> Array:
 
 
 def gain_above(mean: Array, sd: Array, best: float) -> Array:
-    """Return the expected gain (N,) over a level, E[max(y − best, 0)], of Gaussian y."""
+    """Return the expected gain (N,) above a level, E[max(y − best, 0)], of a Gaussian y."""
     off = mean - best
     z = off / np.maximum(sd, 1e-12)
     return off * ndtr(z) + sd * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
 def probability_between(mean: Array, sd: Array, low: float | None, high: float | None) -> Array:
-    """Return the probability (N,) that Gaussian y lies between two limits; None is no limit."""
+    """Return the probability (N,) that a Gaussian y lies between two limits; None: no limit."""
     sd = np.maximum(sd, 1e-12)
     below = ndtr((low - mean) / sd) if low is not None else 0.0
     above = ndtr((mean - high) / sd) if high is not None else 0.0

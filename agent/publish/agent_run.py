@@ -17,7 +17,7 @@ from .provenance import PastRun, Provenance, metadata_of
 _log = get_logger()
 
 Emit = Callable[[str, dict[str, Any]], None]
-"""Receives the name and content of each document."""
+"""Receives the name and the content of each document."""
 
 _DECISION_KEYS = {
     "id": "string",
@@ -44,21 +44,21 @@ _QUALITY_KEYS = {
 
 
 class AgentRun:
-    """One run of the agent for the run that it watches.
+    """One run of the agent for one watched run.
 
     It emits the RunStart at construction, a Descriptor when a stream begins or its keys change, and the RunStop at
     ``close``. ``seq_num`` counts the Events of each stream over all its Descriptors; in ``descriptors``, ``spectra``
     and ``measured`` it therefore counts frames. Times are those of the frames. Documents hold plain Python values,
-    except the float64 arrays of spectra and of class probabilities. Not thread-safe.
+    except for the float64 arrays of spectra and of class probabilities. Not thread-safe.
 
     Parameters
     ----------
     start : RunStart of the watched run; ``uid`` and ``time`` are required
     provenance : model, config and versions
-    emit : receives each document, ``(name, doc)``
+    emit : receives each document as ``(name, doc)``
     spectra : whether to publish the aligned spectra
     scan : sample, number and file of the watched run
-    past : run that goes on, with its uids and numbers; its start and Descriptors are not emitted again
+    past : run to continue, with its uids and numbers; its start and Descriptors are not emitted again
     """
 
     def __init__(
@@ -83,20 +83,20 @@ class AgentRun:
         else:
             self._latest = float(start["time"])
             started = {"uid": _new_uid(), "time": self._latest, **metadata_of(start, provenance, self._scan)}
-        # The documents are composed here and validated by the tests: event-model takes a second to import, and its
-        # validation would take longer than the estimate.
+        # The agent composes the documents itself and the tests validate them: event-model takes a second to import,
+        # and its validation would take longer than the estimate.
         self._streams: dict[Layout, tuple[str, tuple[str, ...]]] = {}
-        """Uid of the Descriptor and names of the values of each layout."""
+        """Uid of the Descriptor and names of the values, by layout."""
         self._closed = False
         self._remembered: dict[str, int] | None = None
-        """Numbers of Events at the last call of ``memory``."""
+        """Numbers of Events at the last call of :meth:`memory`."""
         self._parent_uid: str = started["parent_uid"]
         self.uid: str = started["uid"]
         if past is None:
             emit("start", started)
 
     def memory(self) -> Memory:
-        """Return the numbers of Events, if they changed since the last call."""
+        """Return the numbers of Events by stream; empty if they are unchanged since the last call."""
         counts = {name: following - 1 for name, following in self._counters.items()}
         if counts == self._remembered:
             return {}
@@ -112,17 +112,17 @@ class AgentRun:
         latency_ms: float,
         lines: Lines | None = None,
     ) -> None:
-        """Publish one frame, as :meth:`frames` does; ``aligned``, (G,), and lines without the axis of the frames."""
+        """Publish one frame as :meth:`frames` does; ``aligned``, (G,), and ``lines`` have no axis of frames."""
         columns = {name: np.array([value], float) for name, value in quantities.items()}
         rows = None if aligned is None else np.array(aligned, float)[None]
         latency = np.array([latency_ms], float)
         self.frames(FrameRows([frame], columns, Estimates.of([estimate]), rows, latency, lines))
 
     def frames(self, rows: FrameRows, *, paged: bool = False) -> None:
-        """Publish estimates of frames in ``descriptors``, and their spectra in ``spectra`` and ``measured``.
+        """Publish the estimates of frames in ``descriptors``, and their spectra in ``spectra`` and ``measured``.
 
         A classified descriptor D has the keys ``D``, ``D_p``, ``D_mean``, ``D_lo``, ``D_hi``, ``D_sd_frame`` and
-        ``D_probabilities``, those of its classes, which are in the configuration; a regressed one has ``D_mean`` to
+        ``D_probabilities``; the configuration lists its classes. A regressed descriptor has ``D_mean`` to
         ``D_sd_frame``. The other keys are ``ood_score``, ``e0_ev``, ``edge_step``, ``noise``, ``latency_ms``, the
         frame's uid, number and time, its sample, scan id, file and element, ``flags``, the other alignment quantities
         and the frame's readings. A reading whose name is one of these keys is published as ``reading_…``; ``.`` and
@@ -130,13 +130,13 @@ class AgentRun:
 
         Parameters
         ----------
-        rows : N frames; without an aligned spectrum or without lines, this is not published
-        paged : whether as one EventPage for each stream, else as Events in the order of the frames
+        rows : N frames; aligned or measured spectra that they lack are not published
+        paged : whether to publish one EventPage per stream; otherwise Events in the order of the frames
         """
         if self._closed:
             _log.warning("frames after the end of the run not published", frames=len(rows.frames), run=self.uid)
             return
-        # All columns are formed before the first document, so that a failure leaves none half published.
+        # All columns are formed before the first document is emitted: a failure leaves nothing half published.
         tables = self._frame_streams.tables(rows, spectra=self._spectra)
         for table in tables:
             if table.layout not in self._streams:
@@ -160,7 +160,7 @@ class AgentRun:
         return page
 
     def decision(self, decision: Decision) -> None:
-        """Publish a decision, or a change of its status; ``args`` and ``evidence`` are JSON strings."""
+        """Publish a decision or a change of its status; ``args`` and ``evidence`` are JSON strings."""
         layout = ("decisions",)
         if layout not in self._streams:
             self._describe(layout, decision.time, data_keys(_DECISION_KEYS, "rules", self._units))
@@ -181,9 +181,9 @@ class AgentRun:
         self._event(layout, values, decision.time)
 
     def set_aside(self, note: SetAside) -> None:
-        """Publish a note on data that could not be served; ``frame_seq_num`` is 0 if the note has no number.
+        """Publish a note on data set aside; ``frame_seq_num`` is 0 if the note has no number.
 
-        ``count`` is the number of frames, else of documents or Events, for which the note stands.
+        ``count`` is the number of frames, or otherwise of documents or Events, that the note covers.
         """
         layout = ("quality",)
         if layout not in self._streams:
@@ -195,14 +195,14 @@ class AgentRun:
     def close(
         self, exit_status: str = "success", reason: str = "", time: float | None = None, *, watched: bool = True
     ) -> None:
-        """Emit the RunStop, once; later documents are dropped and logged.
+        """Emit the RunStop once; later documents are dropped and logged.
 
         Parameters
         ----------
         exit_status : exit status of the watched run; ``fail`` if it has none
-        reason : reason in the watched RunStop, or why the watched run is given up
-        time : time of the watched RunStop, Unix s; by default that of the newest Event
-        watched : whether the watched run, and not the agent, ended with this status
+        reason : reason in the watched RunStop, or why the agent gave up the watched run
+        time : time of the watched RunStop, Unix s; by default the time of the newest Event
+        watched : whether the status is that of the watched run, and not of the agent
         """
         if self._closed:
             return
@@ -271,7 +271,7 @@ def decision_of(event: Mapping[str, Any], run_uid: str) -> Decision:
         status_reason=data["status_reason"],
         scan=Scan(sample=data["sample"], scan_id=data["scan_id"], file=data["file"]),
         args=json.loads(data["args"]),
-        by=data.get("by", ""),  # an earlier version did not publish it
+        by=data.get("by", ""),  # earlier versions did not publish it
         status_time=data.get("status_time", event["time"]),
     )
 

@@ -33,7 +33,7 @@ UNITS = {
 """Units of all quantities but a model's descriptors and the readings."""
 
 NAME_KEYS = {"sample": "string", "scan_id": "integer", "file": "string", "element": "string"}
-"""What every Event says of the scan to which it belongs; 0 and empty if unknown."""
+"""Data keys by which every Event names its scan; the values are 0 and empty if unknown."""
 
 
 def data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str, Any]:
@@ -44,12 +44,12 @@ def data_key(source: str, unit: str | None, dtype: str = "number") -> dict[str, 
 
 
 def data_keys(dtypes: Mapping[str, str], source: str, units: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the data keys of scalars, by name, with those units that are known."""
+    """Return the data keys of scalars by name, with their units if known."""
     return {name: data_key(source, units.get(name), dtype) for name, dtype in dtypes.items()}
 
 
 def scan_names(scan: Scan, element: str | None) -> tuple[str, int, str, str]:
-    """Return the values of ``NAME_KEYS``."""
+    """Return the values for the keys ``NAME_KEYS``."""
     return scan.sample, scan.scan_id, scan.file, element or ""
 
 
@@ -65,7 +65,7 @@ def array_key(source: str, unit: str, array: Array, dim: str) -> dict[str, Any]:
 
 
 def class_configuration(descriptors: Mapping[str, DescriptorEstimate], time: float) -> dict[str, Any]:
-    """Return the classes of the classified descriptors as the configuration of their stream."""
+    """Return the classes of the classified descriptors, as the configuration of their stream."""
     classes = {
         f"{name}_classes": [*map(float, d.probabilities)] for name, d in descriptors.items() if d.probabilities
     }
@@ -79,7 +79,7 @@ def class_configuration(descriptors: Mapping[str, DescriptorEstimate], time: flo
 
 
 def free_key(name: str, prefix: str, taken: Mapping[str, Any]) -> str:
-    """Return an unused data key for ``name``; the schema forbids ``.``, ``/`` and the empty string."""
+    """Return an unused data key for ``name``; the schema forbids ``.``, ``/`` and the empty string in keys."""
     key = re.sub("[./]", "_", name) or "unnamed"
     while key in taken:
         key = prefix + key

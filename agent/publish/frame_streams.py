@@ -1,4 +1,4 @@
-"""The streams of the agent that hold a row for each frame: estimates, aligned spectra, spectra as measured."""
+"""The agent's streams with one row per frame: estimates, aligned spectra, and spectra as measured."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,10 +31,10 @@ from .data_keys import (
 from .provenance import Provenance
 
 Layout = tuple[Any, ...]
-"""The name of a stream, and what its data keys depend on."""
+"""Name of a stream with everything that determines its data keys."""
 
 _REQUIRED = ("e0_ev", "edge_step", "noise")
-"""Alignment quantities of every ``descriptors`` Event; NaN if the alignment did not give one."""
+"""Alignment quantities in every ``descriptors`` Event; NaN if the alignment gave no value."""
 _MEASURED_NUMBERS = {"e0_measured_ev": "eV", "reference_e0_ev": "eV", "edge_step": "dimensionless"}
 _MEASURED_ARRAYS = {
     "energy": "eV",
@@ -44,24 +44,24 @@ _MEASURED_ARRAYS = {
     "pre_edge": "dimensionless",
     "post_edge": "dimensionless",
 }
-"""Arrays of a ``measured`` Event with their units; ``reference`` only with a foil."""
+"""Arrays of a ``measured`` Event with their units; ``reference`` is present only with a foil."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameRows:
-    """N answered frames that have equally many points, a foil or none, and readings of the same names."""
+    """N answered frames with equally many points, readings of the same names, and all with or without a foil."""
 
     frames: Sequence[Frame]
     quantities: Mapping[str, Array]
     """(N,) alignment quantities by name, in the units of the Descriptor."""
     estimates: Estimates
-    """N"""
+    """Estimates of the N frames."""
     aligned: NDArray[np.floating] | None
-    """(N, G) aligned spectra; None is not published."""
+    """(N, G) aligned spectra; None: they are not published."""
     latency_ms: Array
-    """(N,) time from the arrival of each frame's last datum to its estimate, ms."""
+    """(N,) times from the arrival of each frame's last datum to its estimate, ms."""
     lines: Lines | None = None
-    """Curves that normalise the measured spectra; without them these are not published."""
+    """Curves that normalise the measured spectra; None: the measured spectra are not published."""
 
 
 class Table(NamedTuple):
@@ -69,25 +69,25 @@ class Table(NamedTuple):
 
     layout: Layout
     columns: list[Any]
-    """A value per row in each, in the order of the data keys."""
+    """Columns in the order of the data keys, with one value per row."""
     describe: Callable[[], dict[str, Any]]
-    """Returns the data keys and what else a Descriptor of this layout has."""
+    """Returns the data keys and the other entries of a Descriptor with this layout."""
 
 
 class FrameStreams:
-    """Forms the rows of frames in each stream.
+    """Forms the rows of frames for each stream.
 
     Parameters
     ----------
     provenance : model behind the estimates
-    units : of all quantities, by name
+    units : units of all quantities, by name
     """
 
     def __init__(self, provenance: Provenance, units: Mapping[str, str]) -> None:
         self._provenance, self._units = provenance, units
 
     def tables(self, rows: FrameRows, *, spectra: bool) -> list[Table]:
-        """Return the rows of ``descriptors`` and, with ``spectra`` or lines, of ``spectra`` and ``measured``."""
+        """Return the rows of ``descriptors``, of ``spectra`` if requested, and of ``measured`` if there are lines."""
         about = [[f.uid for f in rows.frames], [int(f.seq_num) for f in rows.frames], *self._names(rows.frames)]
         tables = [self._descriptors(rows, about)]
         if spectra and rows.aligned is not None:
@@ -99,7 +99,7 @@ class FrameStreams:
     def _descriptors(self, rows: FrameRows, about: list[Any]) -> Table:
         """Return the rows of ``descriptors``, with columns in the order of :meth:`_descriptor_keys`.
 
-        ``about`` has the columns that all streams share: uid and number of the frame, and ``NAME_KEYS``.
+        ``about`` holds the columns that all streams share: uid and number of the frame, and ``NAME_KEYS``.
         """
         frames, estimates, quantities = rows.frames, rows.estimates, rows.quantities
         readings, classes = [*frames[0].readings], estimates.classes
@@ -140,7 +140,7 @@ class FrameStreams:
         quantities: Iterable[str],
         readings: Mapping[str, str | None],
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-        """Return the data keys in the order of the columns, and the object to which each belongs."""
+        """Return the data keys in the order of the columns, and the keys of each object."""
         keys: dict[str, dict[str, Any]] = {}
         for name, descriptor in descriptors.items():
             unit = self._units.get(name)
@@ -210,7 +210,7 @@ class FrameStreams:
         return data_keys({"frame_uid": "string", "frame_seq_num": "integer", **NAME_KEYS}, "frames", self._units)
 
     def _names(self, frames: Sequence[Frame]) -> list[list[Any]]:
-        """Return the columns of ``NAME_KEYS``."""
+        """Return the columns for the keys ``NAME_KEYS``."""
         names = (scan_names(f.scan, f.element or self._provenance.element) for f in frames)
         return [[*column] for column in zip(*names, strict=True)]
 

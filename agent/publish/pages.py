@@ -1,4 +1,4 @@
-"""Events of frames that come fast, together as EventPages."""
+"""EventPages for the Events of frames that arrive fast."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,16 @@ from ..types import Frame
 
 Pages = Literal["auto", "always", "never"]
 PAGES_ABOVE_HZ = 50.0
-"""Rate of frames above which ``auto`` publishes pages, 1/s."""
+"""Rate of frames above which ``auto`` publishes pages, Hz."""
 
 
 def come_in_pages(frames: Sequence[Frame], pages: Pages) -> bool:
-    """Whether frames that are served together are published as pages.
+    """Return whether frames that are served together are published as pages.
 
     Parameters
     ----------
-    frames : in the order of their arrival
-    pages : ``auto``: if they arrived at more than ``PAGES_ABOVE_HZ``, as the frames of one page do
+    frames : frames in the order of their arrival
+    pages : ``auto`` publishes pages if the frames arrived at more than ``PAGES_ABOVE_HZ``, as those of one page do
     """
     if pages != "auto" or len(frames) < 2:
         return pages == "always"
@@ -27,7 +27,7 @@ def come_in_pages(frames: Sequence[Frame], pages: Pages) -> bool:
 
 
 def new_uids(number: int) -> list[str]:
-    """Return random UUIDs (version 4), of which many at once take a tenth of the time.
+    """Return random UUIDs (version 4); to make many at once takes a tenth of the time.
 
     >>> import uuid
     >>> [(uuid.UUID(uid).version, uuid.UUID(uid).variant) for uid in new_uids(1)]
@@ -41,11 +41,11 @@ def new_uids(number: int) -> list[str]:
 def page_of(descriptor: str, columns: Mapping[str, Any], first: int, times: Sequence[float]) -> dict[str, Any]:
     """Return an EventPage of N Events with new uids.
 
-    Its arrays cannot be changed: the agent still reads the numbers in them, and so do other subscribers.
+    Its arrays are read-only, since the agent and other subscribers still read the numbers in them.
 
     Parameters
     ----------
-    columns : N values each, by data key; those of numbers are float64 arrays, (N,) or (N, …), the others lists
+    columns : N values by data key; numbers are float64 arrays, (N,) or (N, …), other values lists
     first : ``seq_num`` of the first Event
     """
     stamps = np.array(times)
@@ -61,7 +61,7 @@ def page_of(descriptor: str, columns: Mapping[str, Any], first: int, times: Sequ
 
 
 def events_of(page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the Events of a page of the agent, as they are published without pages."""
+    """Yield the Events of an agent's page as they would be published without pages."""
     data = {key: _values(column) for key, column in page["data"].items()}
     for i, (uid, time, seq_num) in enumerate(zip(page["uid"], page["time"], page["seq_num"], strict=True)):
         yield {
@@ -85,4 +85,4 @@ def _read_only(column: Any) -> Any:
 def _values(column: Any) -> Any:
     if not isinstance(column, np.ndarray):
         return column
-    return column.tolist() if column.ndim == 1 else [row.copy() for row in column]  # which keep no whole page
+    return column.tolist() if column.ndim == 1 else [row.copy() for row in column]  # copies keep no page in memory

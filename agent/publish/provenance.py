@@ -1,4 +1,4 @@
-"""What a run of the agent says of its origin."""
+"""The origin of the results, as a run of the agent states it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,40 +7,41 @@ from typing import Any
 from ..types import Array, Scan
 
 _INHERITED = ("sample_uid", "data_session")
-"""Texts that are copied from the watched RunStart."""
+"""Text entries that are copied from the watched RunStart."""
 _ORDER = "blop_acquisition_order"
-"""Key of a RunStart with the ids of what an optimiser suggested, in the order of their frames; it is copied too."""
+"""Key of a RunStart with the ids of an optimiser's suggestions, in the order of their frames; it is copied too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The model, config and versions behind the estimates, for the RunStart."""
+    """The model, config and versions behind the estimates, as the RunStart records them."""
 
     model_name: str
     model_sha256: str
     config_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions by package; names contain no ``.`` and ``/``, which the schema forbids in keys."""
+    """Versions by package; the names contain no ``.`` or ``/``, which the schema forbids in keys."""
     element: str | None = None
     edge: str | None = None
     hidden: frozenset[str] = frozenset()
-    """Descriptors that are published, but not hinted for display."""
+    """Descriptors that are published without a hint for display."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Units of the model's descriptors (OS: e) and alignment quantities, by name; frames have their readings'."""
+    """Units of the model's descriptors (OS: e) and of the alignment quantities; frames carry those of their
+    readings."""
     grid: Array | None = None
-    """(G,) eV relative to the element's tabulated edge; configuration of the ``spectra`` stream."""
+    """(G,) energies relative to the element's tabulated edge, eV; configuration of the ``spectra`` stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """A run of the agent that an earlier process began and did not end."""
+    """A run of the agent that an earlier process began and left open."""
 
     start: Mapping[str, Any]
     descriptors: Sequence[Mapping[str, Any]]
     counts: Mapping[str, int]
-    """Number of Events of each stream."""
+    """Number of Events, by stream."""
     latest: float
-    """Time of its newest Event, or of its start, Unix s."""
+    """Time of the newest Event, or of the start if there is none, Unix s."""
 
 
 def metadata_of(start: Mapping[str, Any], provenance: Provenance, scan: Scan) -> dict[str, Any]:

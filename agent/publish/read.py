@@ -1,4 +1,4 @@
-"""The agent's own documents → the frames, estimates and notes that they hold."""
+"""The agent's own documents → the frames, estimates and notes in them."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -23,17 +23,17 @@ class Ended:
 
 
 class PublishedReader:
-    """Reads what :class:`~xas_agent.agent.publish.AgentRun` has published; other documents are passed over."""
+    """Reads the documents of :class:`~xas_agent.agent.publish.AgentRun`; it skips all other documents."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Mapping[str, Any]] = {}
         self._streams: dict[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {}
-        """Name, RunStart and Descriptor of each stream, by the uid of its Descriptor."""
+        """Name, RunStart and Descriptor of each stream, by the Descriptor's uid."""
         self.units: dict[str, str] = {}
-        """Units of all quantities, by name; none where dimensionless."""
+        """Units of all quantities by name; dimensionless ones are absent."""
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> Iterator[Answered | SetAside | Ended]:
-        """Yield the frame or the note of a document if it holds one, or the end of the run that it ends."""
+        """Yield the frame or note that a document holds, or the end of the run that it ends."""
         if name == "start" and doc.get("xas_agent") is True:
             self._runs[doc["uid"]] = doc
         elif name == "descriptor" and doc["run_start"] in self._runs:

@@ -1,4 +1,4 @@
-"""The agent's runs: which of them a result or a note on a watched run belongs to."""
+"""Finds the agent's run to which a result or a note on a watched run belongs."""
 
 import reprlib
 from collections import deque
@@ -12,7 +12,7 @@ from .provenance import PastRun, Provenance
 _log = get_logger()
 
 _MAX_ENDED_RUNS = 1000
-"""Number of ended runs that are remembered, so that late notes do not open a second run of the agent."""
+"""Number of ended runs to remember, so that late notes do not open a second run of the agent."""
 
 
 class AgentRuns:
@@ -24,12 +24,13 @@ class AgentRuns:
     ----------
     models : models from which one is chosen for each frame
     emit : receives the documents
-    no_run : what is known of a watched run before its start, from the config
-    config_sha256, versions : for the RunStarts
+    no_run : properties of a watched run that the config states before its start arrives
+    config_sha256, versions : hash of the config and versions, for the RunStarts
     spectra : whether to publish the aligned spectra
-    show_single_site : whether to hint for display what has no meaning for a mixture of sites, or is hardly known
+    show_single_site : whether to hint for display the descriptors that have no meaning for a mixture of sites, or
+        that the model hardly knows
     set_aside : publishes a note in a run
-    units : units of what is published beside the descriptors of a model, by name
+    units : units of all published quantities except a model's descriptors, by name
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class AgentRuns:
         self._spectra, self._show_single_site = spectra, show_single_site
         self._set_aside, self._units = set_aside, units
         self._watched: dict[str, RunInfo] = {}
-        """Watched runs from their start until the end of the agent's runs for them."""
+        """Watched runs, from their start until the agent's runs for them end."""
         self._runs: dict[tuple[str, str], AgentRun] = {}
         self._ended: deque[str] = deque(maxlen=_MAX_ENDED_RUNS)
         self._held_notes: dict[str, list[SetAside]] = {}
-        """Notes on watched runs whose model is not known yet."""
+        """Notes on watched runs whose model is still unknown."""
         self._past: dict[str, list[PastRun]] = {}
-        """The agent's runs of an earlier process, by watched run, until the start of that run is read again."""
+        """The agent's runs of an earlier process, by watched run, until its start is read again."""
 
     @property
     def with_held_notes(self) -> KeysView[str]:
@@ -65,36 +66,36 @@ class AgentRuns:
 
     @property
     def resuming(self) -> bool:
-        """Whether the start of a watched run of an earlier process has not been read again."""
+        """Whether the start of an earlier process's watched run has yet to be read again."""
         return bool(self._past)
 
     def ended(self, uid: str) -> bool:
-        """Whether a watched run is over."""
+        """Return whether a watched run is over."""
         return uid in self._ended
 
     def names(self, uid: str, file: str = "") -> dict[str, Any]:
-        """Return what is known of a watched run, for a log line; ``file`` replaces the run's."""
+        """Return the known properties of a watched run for a log line; ``file`` replaces the run's file."""
         info = self._watched.get(uid, self._no_run)
         names = {"run": uid, **info.scan.named(), **({"element": info.element} if info.element else {})}
         return {**names, "file": file} if file else names
 
     def scan(self, uid: str) -> Scan:
-        """Return the sample, number and file that the start of a watched run names."""
+        """Return the sample, number and file in the start of a watched run."""
         return self._watched.get(uid, self._no_run).scan
 
     def watch(self, info: RunInfo) -> None:
-        """Take the start of a watched run; go on with the agent's runs of an earlier process for it."""
+        """Take the start of a watched run; continue an earlier process's runs for it."""
         self._watched[info.uid] = info
         self._restore(info.uid, info.uid)
 
     def resume(self, past: Iterable[PastRun]) -> None:
-        """Take the agent's runs of an earlier process, which go on when the start of their watched run is read."""
+        """Take the agent's runs of an earlier process; each continues when the start of its watched run is read."""
         for run in past:
             self._past.setdefault(str(run.start["parent_uid"]), []).append(run)
         self._restore("unknown", "")
 
     def end_past(self) -> None:
-        """End the runs of an earlier process of which no start of a watched run was read again."""
+        """End an earlier process's runs whose watched run was not read again."""
         for uid in list(self._past):
             _log.warning("run of the agent ended: its journal lacks the start of the watched run", run=uid)
             self._restore(uid, uid)
@@ -102,7 +103,7 @@ class AgentRuns:
                 self._runs.pop(key).close("abort", "the journal lacks the start of the watched run", watched=False)
 
     def open(self, uid: str, at: float, model: Estimator | None, past: PastRun | None = None) -> AgentRun:
-        """Return the run for a watched run and model, started with the first result or note."""
+        """Return the agent's run for a watched run and model; open it with the first result or note."""
         key = uid, model.name if model is not None else ""
         if key not in self._runs:
             watched = self._watched.get(uid, self._no_run)
@@ -129,7 +130,7 @@ class AgentRuns:
         return next((run for (watched, _), run in self._runs.items() if watched == uid), None)
 
     def note(self, note: SetAside) -> None:
-        """Publish a note in the run that it belongs to, or hold it until the model of its watched run is known."""
+        """Publish a note in its run, or hold it until the model of its watched run is known."""
         uid = "" if note.run_uid in self._ended else note.run_uid
         key = next((k for k in reversed(self._runs) if uid in (k[0], "")), None)
         if key is not None:
@@ -140,7 +141,7 @@ class AgentRuns:
             self._held_notes.setdefault(uid, []).append(note)
 
     def end(self, uid: str, stop: Mapping[str, Any]) -> None:
-        """End the runs for a watched run, with the status of its RunStop; an empty one did not arrive."""
+        """End the runs for a watched run with the status of its RunStop, which is empty if it did not arrive."""
         if uid in self._held_notes:
             self.open(uid, self._held_notes[uid][0].time, None)
         self._watched.pop(uid, None)
@@ -149,7 +150,7 @@ class AgentRuns:
             _close(self._runs.pop(key), stop)
 
     def give_up(self, uid: str) -> None:
-        """Forget a watched run that another agent reads from its start, and end the runs for it."""
+        """Forget a watched run that another agent reads from its start, and end the agent's runs for it."""
         self._held_notes.pop(uid, None)
         self._watched.pop(uid, None)
         if uid in self._ended:
@@ -158,7 +159,7 @@ class AgentRuns:
             self._runs.pop(key).close("abort", "another agent answers the watched run", watched=False)
 
     def close(self, reason: str, *, with_notes: bool = True) -> None:
-        """End all runs; publish the notes on watched runs whose model is not known, or drop them."""
+        """End all runs; publish or drop the notes on watched runs whose model is still unknown."""
         while self._held_notes and with_notes:
             uid, notes = next(iter(self._held_notes.items()))
             try:
@@ -179,7 +180,7 @@ class AgentRuns:
         return {key: state for run in self._runs.values() for key, state in run.memory().items()}
 
     def _restore(self, past_uid: str, uid: str) -> None:
-        """Go on with the runs of an earlier process; end those of another config or model."""
+        """Continue an earlier process's runs; end those with another config or model."""
         models = {model.name: model for model in self._models}
         for past in self._past.pop(past_uid, ()):
             model = models.get(past.start["model"]["name"])
@@ -206,7 +207,7 @@ class AgentRuns:
         )
 
     def _expected_model(self, uid: str) -> Estimator | None:
-        """Return the only model, or the only one for the element and edge of the RunStart or the config."""
+        """Return the only model, or the only one for the element and edge in the RunStart or the config."""
         if len(self._models) == 1:
             return self._models[0]
         watched = self._watched.get(uid, self._no_run)
@@ -215,7 +216,7 @@ class AgentRuns:
 
 
 def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
-    """End an agent's run with the status of its watched run."""
+    """End an agent's run with the exit status of its watched run."""
     if not stop:
         run.close("abort", "the watched run never stopped", watched=False)
         return
@@ -224,5 +225,5 @@ def _close(run: AgentRun, stop: Mapping[str, Any]) -> None:
 
 
 def _text(value: Any) -> str:
-    """Return a text as it is, and anything else in a few words, however deep it is nested."""
+    """Return a text unchanged, and the beginning of any other value, however deeply nested."""
     return value if isinstance(value, str) else reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""What a series tells beside a model's estimates: values on the footing of known frames, changes and rates."""
+"""Adds to a model's estimates the values relative to known frames, changes and rates of their series."""
 
 from .settings import (
     Anchor,

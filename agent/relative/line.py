@@ -1,4 +1,4 @@
-"""The line from a model's estimates to true values, through frames whose true values are known."""
+"""Maps a model's estimates to true values by a line through frames whose true values are known."""
 
 import math
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ import numpy as np
 from ..types import Z90, DescriptorEstimate, SeriesSlope
 
 _CHANCE = 0.01
-"""Probability with which anchors that agree are taken for contradictory."""
+"""Probability with which consistent anchors are taken for contradictory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A known value and the mean estimate of the frames that show it, both in the descriptor's unit."""
+    """A known value and the mean estimate of the frames that have it, both in the descriptor's unit."""
 
     value: float
     sd: float
     mean: float
     sd_frame: float
-    """Standard deviation of ``mean`` by the scatter of repeats."""
+    """Standard deviation of ``mean`` due to the scatter of repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class Line:
     scatter_var: float
     """Variance of true values about the line."""
     contradiction: float = 1.0
-    """Factor, above 1, by which the anchors' residuals exceed their errors; 1 if they agree."""
+    """Factor, above 1, by which the residuals of the anchors exceed their errors; 1 if they agree."""
 
     def value(self, estimate: DescriptorEstimate) -> DescriptorEstimate:
-        """Return the true value of a frame, with its 90 % interval."""
+        """Return the true value of a frame with its 90 % interval."""
         from_centre = estimate.mean - self.centre
         variance = self.height_var + from_centre**2 * self.scale_var + self.scatter_var
         return self._interval(self.height + self.scale * from_centre, variance, estimate.sd_frame)
 
     def change(self, first: tuple[float, float], estimate: DescriptorEstimate) -> DescriptorEstimate:
-        """Return the change of the true value since a first frame: the level cancels, the scale does not.
+        """Return the change of the true value since a first frame; the level cancels, the scale does not.
 
         Parameters
         ----------
@@ -64,22 +64,22 @@ class Line:
 def fit_line(known: Sequence[Known], slope: SeriesSlope) -> Line:
     """Fit the line by Bayesian least squares.
 
-    The height has a flat prior. The scale is the inverse of the slope of the estimates; its prior is the Gaussian
-    with mean 1/s and standard deviation σ/s² for a slope s ± σ, to first order in σ/s. An anchor's error is that of
-    its known value, the scatter of its estimate by repeats and the scatter about the line. Errors of the estimates
-    on the axis of the fit are not treated otherwise, since they are small compared with the distances of anchors.
+    The height has a flat prior. The scale is the inverse of the slope of the estimates; its prior is Gaussian with
+    mean 1/s and standard deviation σ/s² for a slope s ± σ, to first order in σ/s. The error of an anchor combines
+    those of its known value, of its estimate (scatter of repeats) and of the scatter about the line. The fit neglects
+    errors on its abscissa, the estimates, since they are small compared with the distances between anchors.
 
     One anchor therefore shifts a series, and the scale's prior widens the interval with the distance from it. Several
-    of different values determine the scale too. Height at the weighted centre and scale are independent (A. Gelman
-    et al., Bayesian Data Analysis, 3rd ed., 14.8). If χ² exceeds its 99 % quantile, all errors are multiplied
-    by the root of χ² per degree of freedom (R. T. Birge, Phys. Rev. 40, 207 (1932)).
+    anchors with different values also determine the scale. Height at the weighted centre and scale are independent
+    (A. Gelman et al., Bayesian Data Analysis, 3rd ed., 14.8). If χ² exceeds its 99 % quantile, all errors are
+    multiplied by the root of χ² per degree of freedom (R. T. Birge, Phys. Rev. 40, 207 (1932)).
 
     Parameters
     ----------
-    known : the anchors, or none: then height and centre have no meaning
-    slope : how the estimates follow true values
+    known : the anchors; without any, height and centre have no meaning
+    slope : slope of the estimates against true values
     """
-    from scipy.special import chdtri  # late: it takes long to import, and only anchors need it
+    from scipy.special import chdtri  # imported late: it takes long, and only anchors need it
 
     scale, scale_sd = 1 / slope.value, slope.sd / slope.value**2
     if not known:
@@ -89,7 +89,7 @@ def fit_line(known: Sequence[Known], slope: SeriesSlope) -> Line:
     total = weights.sum()
     centre, height = weights @ means / total, weights @ values / total
     x, y = means - centre, values - height - scale * (means - centre)
-    # Relative to the prior's scale and in units of its error, so that one without error stays as it is.
+    # Relative to the prior's scale and in units of its error, so that a scale without error stays unchanged.
     correction = scale_sd**2 * (weights @ (x * y)) / (1 + scale_sd**2 * (weights @ x**2))
     scale_var = scale_sd**2 / (1 + scale_sd**2 * (weights @ x**2))
     residuals = y - correction * x

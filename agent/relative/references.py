@@ -1,4 +1,4 @@
-"""How far a spectrum is from one reference, and where it lies between two."""
+"""The distance of a spectrum from one reference, and its position between two."""
 
 import math
 
@@ -15,14 +15,14 @@ def compare(
 ) -> dict[str, DescriptorEstimate]:
     """Return ``distance`` to the first reference and, with a second, ``position`` and ``position_misfit``.
 
-    The position p minimises |μ − μ₀ − p (μ₁ − μ₀)|; its interval is that of least squares with independent
-    residuals. Neighbouring residuals of different compounds are not independent, so that the true error is larger.
+    The position p minimises |μ − μ₀ − p (μ₁ − μ₀)|; its interval is that of least squares with independent residuals.
+    Neighbouring residuals of different compounds are correlated, so that the true error is larger.
 
     Parameters
     ----------
-    spectrum : (G,) aligned, edge steps; NaN beyond the end of a short scan
-    first, second : (G,) references
-    noise : standard deviation per measured point, edge steps; NaN counts as none
+    spectrum : (G,) aligned spectrum, edge steps; NaN beyond the end of a short scan
+    first, second : (G,) references, edge steps
+    noise : standard deviation per measured point, edge steps; NaN counts as no noise
     """
     noise = 0.0 if math.isnan(noise) else noise
     span = np.zeros(len(first)) if second is None else np.subtract(second, first, dtype=float)
@@ -31,7 +31,7 @@ def compare(
     span, difference, n = span[known], difference[known], int(known.sum())
     sd_frame = noise / math.sqrt(n)
     found = {"distance": _gaussian(_rms(difference), sd_frame, sd_frame)}
-    if square := float(span @ span):  # 0 without a second, or if it is the first
+    if square := float(span @ span):  # 0 if there is no second reference or it equals the first
         position = float(span @ difference) / square
         misfit = _rms(difference - position * span)
         sd = misfit * math.sqrt(n / (n - 1) / square)

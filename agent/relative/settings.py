@@ -1,4 +1,4 @@
-"""The settings of anchors and of relative quantities, and the names that these publish."""
+"""The settings and the published names of anchors and relative quantities."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -22,25 +22,25 @@ FrameNumber = Annotated[int, Field(ge=1)]
 
 
 class Anchor(Settings):
-    """A state of the sample that is known: the values of descriptors, and the frames that show them.
+    """A known state of the sample: the values of descriptors, and the frames that have them.
 
     ``<descriptor>_mean`` is the known value, in the descriptor's unit, as in ``OS_mean: 3.0``. The frames are those
-    of ``frame``, or those with a reading below or above a limit: ``voltage_below: 3.0``. Of several limits, all must
-    hold.
+    of ``frame``, or those with a reading below or above a limit: ``voltage_below: 3.0``. If there are several limits,
+    all must hold.
     """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float]  # type: ignore[assignment]
 
     frame: Literal["first"] | FrameNumber | None = None
-    """``first``, or the number of the frame in its series, which goes on over the runs of the series. Frames that are
-    set aside count. ``first`` is the first one that the agent answers."""
+    """``first``, or the number of the frame in its series, counted over all runs of the series and including frames
+    set aside. ``first`` is the first frame that the agent answers."""
     element: str | None = None
-    """Absorber to which the values belong, if a series measures several."""
+    """Absorber with these values, if a series measures several."""
     sd: float = Field(default=0.02, gt=0)
     """Standard deviation of the known values, in their unit."""
     frames: int | None = Field(default=None, ge=1, le=1000)
-    """Number of the first such frames that are averaged. Unset: 1 with ``frame``, 3 with a reading."""
+    """Number of such frames to average, from the first on. Unset: 1 with ``frame``, 3 with a reading."""
 
     @field_validator("frame", mode="before")
     @classmethod
@@ -75,15 +75,15 @@ class Anchor(Settings):
 
     @property
     def last(self) -> int | None:
-        """Number of the last frame that can be averaged; None if any later one can."""
+        """Number of the last frame that can still be averaged; None if any later frame can."""
         return self.frame + self.count - 1 if isinstance(self.frame, int) else None
 
     def concerns(self, frame: Frame) -> bool:
-        """Whether the values are those of a frame's absorber."""
+        """Return whether the values belong to a frame's absorber."""
         return self.element in (None, frame.element)
 
     def holds(self, frame: Frame, number: int) -> bool:
-        """Whether a frame, with its number in its series, shows the known values."""
+        """Return whether a frame, with its number in its series, has the known values."""
         if not self.concerns(frame):
             return False
         if isinstance(self.frame, int):
@@ -96,7 +96,7 @@ class Anchor(Settings):
 
     @property
     def condition(self) -> dict[str, Any]:
-        """What a frame must be, for messages and for comparison."""
+        """Condition on a frame, for messages and for comparison."""
         return {"frame": self.frame, "element": self.element} | {f"{name}{end}": v for name, end, v in self._limits}
 
     @property
@@ -114,7 +114,7 @@ class Anchor(Settings):
 
 
 def _parted(key: str) -> tuple[str, str]:
-    """Return the name and the end of a key; the end is empty if it is none that has a meaning.
+    """Return the name and the suffix of a key; the suffix is empty if it has no meaning.
 
     >>> _parted("Ewe_V_above"), _parted("volts")
     (('Ewe_V', '_above'), ('volts', ''))
@@ -124,7 +124,7 @@ def _parted(key: str) -> tuple[str, str]:
 
 
 def check_anchors(anchors: tuple[Anchor, ...]) -> tuple[Anchor, ...]:
-    """Return the anchors; raise ValueError if two give the same frames different values."""
+    """Return the anchors; raise ValueError if two assign different values to the same frames."""
     for number, anchor in enumerate(anchors):
         for other in anchors[:number]:
             for name in anchor.values.keys() & other.values.keys():
@@ -135,22 +135,22 @@ def check_anchors(anchors: tuple[Anchor, ...]) -> tuple[Anchor, ...]:
 
 
 Anchors = Annotated[tuple[Anchor, ...], AfterValidator(check_anchors)]
-"""Anchors that are consistent with each other."""
+"""Consistent anchors."""
 
 
 class RelativeSettings(Settings):
-    """Quantities of a frame relative to others of its series; none by default."""
+    """Quantities of a frame relative to other frames of its series; none by default."""
 
     change: tuple[str, ...] = ()
-    """Descriptors D of which ``D_change`` is published: the change since the first frame of the series."""
+    """Descriptors D for which ``D_change`` is published, the change since the first frame of the series."""
     rate: tuple[str, ...] = ()
-    """Descriptors D of which ``D_rate`` is published: the slope of a robust line, in the unit of D per hour."""
+    """Descriptors D for which ``D_rate`` is published, the slope of a robust line, in the unit of D per hour."""
     rate_frames: int = Field(default=15, ge=5, le=200)
-    """Number of the latest frames through which the line goes."""
+    """Number of latest frames that the line is fitted to."""
     references: tuple[FrameNumber | str, ...] = Field(default=(), max_length=2)
-    """One or two reference spectra: ``first``, the number of a frame, or a file of one spectrum. ``distance`` is the
-    root mean square difference to the first one, edge steps. With two, ``position`` is 0 at the first and 1 at the
-    second, by linear combination, and ``position_misfit`` what it leaves, edge steps."""
+    """One or two reference spectra: ``first``, the number of a frame, or a file with one spectrum. ``distance`` is
+    the root mean square difference from the first one, edge steps. With two, ``position`` from 0 (first) to 1
+    (second) is that of a linear combination, and ``position_misfit`` is its residual, edge steps."""
 
     @field_validator("references", mode="before")
     @classmethod
@@ -170,7 +170,7 @@ class _Listed(Settings):
 
 
 def read_anchors(value: Any, units: Mapping[str, str], source: str) -> tuple[Anchor, ...]:
-    """Read a list of anchors as a RunStart has it.
+    """Read the list of anchors in a RunStart.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def read_anchors(value: Any, units: Mapping[str, str], source: str) -> tuple[Anc
     Raises
     ------
     ConfigError
-        It is not a list of anchors, or names a descriptor that no model estimates.
+        The value is not a list of anchors, or it names a descriptor that no model estimates.
     """
     anchors = validate_settings({"xas_anchors": value}, _Listed, source).xas_anchors
     check_descriptors(f"{source}: xas_anchors", [name for anchor in anchors for name in anchor.values], units)
@@ -199,21 +199,21 @@ def anchor_of(values: Mapping[str, float], sd: float, units: Mapping[str, str]) 
     Raises
     ------
     ConfigError
-        There is no value, one is not finite, or its name is no descriptor.
+            There is no value, a value is not finite, or a name is not a descriptor.
     """
     content = {"frame": "first", "sd": sd} | {f"{name}_mean": value for name, value in values.items()}
     return read_anchors([content], units, "anchor")[0]
 
 
 def check_descriptors(key: str, names: Sequence[str], units: Mapping[str, str]) -> None:
-    """Raise ConfigError for a name under ``key`` that is no descriptor."""
+    """Raise ConfigError if a name under ``key`` is not a descriptor."""
     if unknown := [name for name in names if name not in units]:
         expected = f"a descriptor of a loaded model: {', '.join(sorted(units))}"
         raise ConfigError(f"{key}: found descriptor {unknown[0]!r}, expected {expected}")
 
 
 def derived_units(settings: RelativeSettings, units: Mapping[str, str]) -> dict[str, str]:
-    """Return the units of all that may be published beside the descriptors, by name.
+    """Return the units of all relative quantities that may be published, by name.
 
     >>> derived_units(RelativeSettings(rate=("OS",)), {"OS": "e"})
     {'OS_anchored': 'e', 'OS_rate': 'e/h'}
@@ -229,7 +229,7 @@ def derived_units(settings: RelativeSettings, units: Mapping[str, str]) -> dict[
 
 
 def setting_for(name: str, descriptors: Collection[str]) -> str:
-    """Return the setting with which a relative quantity exists; empty for any other name.
+    """Return the setting that a relative quantity needs; empty for any other name.
 
     >>> setting_for("OS_rate", ["OS"]), setting_for("OS_anchored", ["OS"]), setting_for("Os_rate", ["OS"])
     ('relative: {rate: [OS]}', 'anchors', '')

@@ -1,4 +1,4 @@
-"""Adds to each estimate what its series tells: anchored values, changes, rates and positions."""
+"""Adds quantities of its series to each estimate: anchored values, changes, rates and positions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,23 +31,23 @@ from .settings import Anchor, RelativeSettings, derived_units, read_anchors
 _log = get_logger()
 
 KEY = "xas_anchors"
-"""Key of the RunStart with the anchors of its series."""
+"""RunStart key of the anchors of its series."""
 _MAX_SERIES = 256
-"""Number of series that are remembered; the least recently used one is dropped first."""
+"""Number of series to remember; the least recently used one is dropped first."""
 _MAX_OOD = 1.0
-"""Largest out-of-distribution score of a frame with which others are compared."""
+"""Largest out-of-distribution score of a frame that others are compared with."""
 _HOUR_S = 3600.0
 _SLOPES = {"OS": SeriesSlope(0.9, 0.2, 0.06)}
-"""For models whose card has none: between those of Co and Ni, 0.81 and 0.94, with a wider error."""
+"""For models whose card states none: between the slopes of Co and Ni, 0.81 and 0.94, with a wider error."""
 _SLOPE = SeriesSlope(0.9, 0.2)
-"""Of descriptors of which it was not measured."""
+"""For descriptors whose slope was not measured."""
 
 _Means = dict[str, tuple[float, float]]
-"""Mean and standard deviation of repeats, by descriptor."""
+"""Mean and standard deviation between repeats, by descriptor."""
 
 
 class Scale(Protocol):
-    """What of a model counts for its series: an Estimator, or what is known of it without loading it."""
+    """The properties of a model that its series need; an Estimator, or a stand-in that is not loaded."""
 
     @property
     def name(self) -> str:
@@ -56,40 +56,40 @@ class Scale(Protocol):
 
     @property
     def edge(self) -> Edge:
-        """Its absorption edge, with the slopes of its estimates along a series."""
+        """Absorption edge of the model, with the slopes of its estimates along a series."""
         ...
 
 
 @dataclass
 class _Series:
-    """What is known of a series."""
+    """The state of one series."""
 
     anchors: list[Anchor]
     shown: list[list[_Means]]
-    """Of each anchor: its frames so far."""
+    """For each anchor: its frames so far."""
     run: str = ""
     before: int = 0
     """Number of frames in the runs before ``run``."""
     number: int = 0
     """Number of the newest frame."""
     first: _Means = field(default_factory=dict)
-    """The first frame, of the descriptors whose change is asked for."""
+    """The first frame: means of the descriptors with a requested change."""
     newest: _Means = field(default_factory=dict)
-    """The newest frame; empty if the model does not know its spectrum."""
+    """The newest frame; empty if its spectrum is unfamiliar to the model."""
     points: list[tuple[float, _Means]] = field(default_factory=list)
-    """Times, s, and means of the latest frames, of the descriptors whose rate is asked for."""
+    """Times, s, and means of the latest frames, for the descriptors with a requested rate."""
     references: list[Spectrum | None] = field(default_factory=list)
     disagreeing: list[str] = field(default_factory=list)
-    """Descriptors of which it was logged that their anchors disagree."""
+    """Descriptors whose contradictory anchors have been logged."""
     lines: dict[str, Line] | None = None
-    """Lines of the anchored descriptors; None if they are to be fitted."""
+    """Lines of the anchored descriptors; None if they must be fitted."""
 
     @classmethod
     def begun(cls, anchors: Sequence[Anchor]) -> "_Series":
         return cls(list(anchors), [[] for _ in anchors])
 
     def count(self, frame: Frame) -> int:
-        """Return the number of a frame in the series: its ``seq_num``, counted on over the runs."""
+        """Return the number of a frame in the series: its ``seq_num`` plus the frames of earlier runs."""
         if frame.run_uid != self.run:
             self.run, self.before = frame.run_uid, self.number
         number = self.before + frame.seq_num
@@ -115,7 +115,7 @@ class _Series:
 
     @classmethod
     def restored(cls, saved: list[Any]) -> "_Series":
-        """Return the series of a state."""
+        """Return the series with a saved state."""
         anchors, shown, (run, before, number), first, newest, points, references, disagreeing = saved
         return cls(
             anchors=[Anchor.model_validate(anchor) for anchor in anchors],
@@ -132,17 +132,17 @@ class _Series:
 
 
 class RelativeQuantities:
-    """Adds quantities to the estimates of a series' frames; not thread-safe.
+    """Adds relative quantities to the estimates of a series' frames. Not thread-safe.
 
-    A series is that of one model, over all runs of its sample. Frames with an out-of-distribution score above 1 get
-    all quantities, but are never an anchor, a first frame, a reference, or part of a rate.
+    A series belongs to one model and covers all runs of its sample. Frames with an out-of-distribution score above 1
+    get all quantities, but never serve as an anchor, a first frame, a reference, or a point of a rate.
 
     Parameters
     ----------
     anchors : known states, for every series
     settings : further quantities
     units : units of the descriptors of all models, by name
-    spectra : aligned spectra, (G,), of the references that are files, by file and name of the model
+    spectra : aligned spectra, (G,), of references given as files, by file and name of the model
     """
 
     def __init__(
@@ -155,15 +155,15 @@ class RelativeQuantities:
         self._anchors, self._settings = tuple(anchors), settings or RelativeSettings()
         self._descriptors, self._spectra = dict(units or {}), dict(spectra or {})
         self.units = derived_units(self._settings, self._descriptors)
-        """Units of all quantities that may be added, by name."""
+        """Units of all relative quantities, by name."""
         self._series: LRUCache[tuple[str, str], _Series] = LRUCache(_MAX_SERIES)
         """Series by key and name of the model."""
         self._of_series: LRUCache[str, list[Anchor]] = LRUCache(_MAX_SERIES)
         """Anchors that replace those of the config, by series."""
         self._read: set[str] = set()
-        """Runs in progress whose own anchors were read."""
+        """Runs in progress whose RunStart had its own anchors."""
         self._latest = ""
-        """Series of the newest frame; empty before the first."""
+        """Series of the newest frame; empty before the first frame."""
         self._waiting: list[Anchor] = []
         """Anchors that wait for a frame."""
 
@@ -174,7 +174,7 @@ class RelativeQuantities:
 
         Parameters
         ----------
-        spectrum : (G,) aligned
+        spectrum : (G,) aligned spectrum
         noise : standard deviation per measured point, edge steps
         """
         self._latest = frame.series
@@ -205,7 +205,7 @@ class RelativeQuantities:
         return replace(estimate, descriptors={**estimate.descriptors, **derived}, flags=flags)
 
     def adds_nothing(self, frames: Sequence[Frame], model: Scale, estimates: Estimates) -> bool:
-        """Take notice of frames of a series, in place of a call for each, if nothing is added to their estimates."""
+        """Record several frames of a series in one call, if their estimates get no relative quantities."""
         settings = self._settings
         if self._waiting or settings.change or settings.rate or settings.references:
             return False
@@ -220,9 +220,9 @@ class RelativeQuantities:
         return True
 
     def begin(self, run: RunInfo) -> Memory:
-        """Read the anchors in the RunStart of a run, if it has any; return what changed.
+        """Read the anchors in the RunStart of a run, if any; return the states that changed.
 
-        They replace the config's for the run's series. Invalid ones are logged.
+        They replace the config's anchors for the run's series. Invalid anchors are logged.
         """
         if KEY not in run.start or run.uid in self._read:
             return {}
@@ -239,16 +239,16 @@ class RelativeQuantities:
         return {(run.uid, "anchors read"): True} | self._memory_of(name)
 
     def anchor(self, series: str | None, anchor: Anchor) -> Memory:
-        """Take the newest frame of a series as an anchor; the next one, if the model does not know the newest.
+        """Take the newest frame of a series as an anchor, or the next frame if the newest is unfamiliar to the model.
 
         Parameters
         ----------
-        series : key of the series; None for that of the newest frame or, before the first one, of the next frame
-        anchor : of the next frame
+        series : key of the series; None: the series of the newest frame or, before the first, of the next frame
+        anchor : anchor of :func:`~.settings.anchor_of`, for the next frame
 
         Returns
         -------
-        What changed, for the journal.
+        The states that changed, for the journal.
         """
         name = self._latest if series is None else series
         if not name:
@@ -275,7 +275,7 @@ class RelativeQuantities:
         return {} if state is None else {(series, "relative", model.name): state.saved()}
 
     def restore(self, memory: Memory) -> None:
-        """Continue with the states of :meth:`memory`."""
+        """Continue with the states that :meth:`memory` returned."""
         for (name, owner, *model), state in memory.items():
             if owner == "relative":
                 self._series[name or "", model[0] or ""] = _Series.restored(state)
@@ -286,11 +286,11 @@ class RelativeQuantities:
                 self._read.add(name or "")
 
     def _with_key(self, name: str) -> dict[str, _Series]:
-        """Return the series of all models with a key."""
+        """Return the series with a key, for all models."""
         return {key[1]: self._series[key] for key in list(self._series) if key[0] == name}
 
     def _memory_of(self, name: str) -> Memory:
-        """Return the own anchors of a series, and its states."""
+        """Return the states of a series, with its own anchors."""
         own = self._of_series.get(name)
         memory: Memory = {} if own is None else {(name, "anchors"): [_dumped(anchor) for anchor in own]}
         states = self._with_key(name).items()
@@ -317,7 +317,7 @@ class RelativeQuantities:
                 _log.info("anchor", known=values, read=read, frame=number, model=model.name, **frame.scan.named())
 
     def _refer(self, series: _Series, frame: Frame, number: int, spectrum: Spectrum) -> None:
-        """Keep of the newest frame what later ones are compared with."""
+        """Keep the data of the newest frame that later ones are compared with."""
         settings, newest = self._settings, series.newest
         series.first = series.first or {name: newest[name] for name in settings.change if name in newest}
         for k, reference in enumerate(settings.references):
@@ -328,7 +328,7 @@ class RelativeQuantities:
             series.points = [*series.points, (frame.time, means)][-settings.rate_frames :]
 
     def _report_missed(self, series: _Series, before: int, frame: Frame) -> None:
-        """Log that the frames of an anchor are over, and none could be used."""
+        """Log that the frames of an anchor have passed, and that none could be used."""
         for anchor, shown in zip(series.anchors, series.shown, strict=True):
             last = anchor.last
             if not shown and last is not None and before <= last < series.number and anchor.concerns(frame):
@@ -348,8 +348,8 @@ class RelativeQuantities:
         return series.lines
 
     def _rate(self, series: _Series, name: str, scale: Line) -> dict[str, DescriptorEstimate]:
-        """Return the slope of a robust line through the latest frames, per hour, on the scale of true values."""
-        # Sorted, because a frame that comes late is older than the newest.
+        """Return the slope per hour of a robust line through the latest frames, on the scale of true values."""
+        # Sorted, because a late frame is older than the newest.
         found = sorted((time, means[name][0]) for time, means in series.points if name in means)
         if len(found) < self._settings.rate_frames or found[0][0] == found[-1][0]:
             return {}
@@ -364,7 +364,7 @@ def _slope_of(model: Scale, name: str) -> SeriesSlope:
 
 
 def _line_of(lines: Mapping[str, Line], name: str, model: Scale) -> Line:
-    """Return the line of a descriptor; without anchors, that of its prior, which has no height."""
+    """Return the line of a descriptor; without anchors, the line of its prior, which has no height."""
     return lines.get(name) or fit_line((), _slope_of(model, name))
 
 

@@ -1,4 +1,4 @@
-"""Measured spectra → the grid of a model, on the footing that they share with computed ones.
+"""Aligns measured spectra: puts them on the grid of a model, in a normalisation that computed spectra share.
 
 A measured spectrum loses its pre-edge line, is flattened by its post-edge curve and shifted onto FEFF's energy scale.
 A FEFF row (:mod:`.theory`) needs none of these steps. Both are then averaged over the bins of the grid and put on its
@@ -29,52 +29,53 @@ from .refusals import Quality, find_refusals, widest_gaps
 from .self_absorption import SelfAbsorptionSettings, treat_self_absorption
 from .settings import AlignmentSettings
 
-_MAX_ABSORPTION_STEPS = 100.0  # of normalised absorption, in edge steps: a white line reaches 5, a glitch some tens
+_MAX_ABSORPTION_STEPS = 100.0  # largest normalised absorption: a white line reaches 5 edge steps, a glitch some tens
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """N aligned spectra and the quantities that alignment determined."""
+    """N aligned spectra, and quantities that the alignment determined."""
 
     mu: NDArray[np.float32]
-    """(N, G) absorption on the grid and its footing, NaN beyond the end of a short scan; the rows of refused spectra
-    are meaningless."""
+    """(N, G) absorption on the grid and its footing, NaN beyond the end of a short scan; meaningless for refused
+    spectra."""
     quantities: Mapping[str, Array]
-    """By name, (N,) each.
+    """Quantities by name, (N,) each.
 
     - ``e0_ev``: E0 after calibration, on the experimental scale, eV
-    - ``edge_step``: of the measured μ, in its unit
+    - ``edge_step``: edge step of the measured μ, in the unit of μ
     - ``noise``: standard deviation per point, in edge steps
     - ``energy_shift_ev``: shift added to the energies, eV; their scale is applied too
-    - ``foil_shift_ev``: the part of it that the foil determined, eV
+    - ``foil_shift_ev``: the part of that shift that the foil determined, eV
     - ``energy_sd_ev``: standard deviation of the measured energies, eV
-    - ``energy_sd_frame_ev``: its part that differs from frame to frame, eV; 0 without a foil,
+    - ``energy_sd_frame_ev``: the part of it that differs from frame to frame, eV; 0 without a foil,
       and all of it if an earlier foil is forgotten
-    - ``pre_edge_slope``: per eV, in the unit of μ
+    - ``pre_edge_slope``: slope of the pre-edge line, in the unit of μ per eV
     - ``post_edge_order``: order of the post-edge polynomial
     - ``extrapolated_ev``: how far the grid, or its footing if the scan is short, extends beyond the data, eV
     - ``glitches``: number of repaired points
     - ``self_absorption_damping``: remaining fraction of small features; only if a compound is declared
     """
     refused: tuple[Refusal | None, ...]
-    """N, why a spectrum cannot be used."""
+    """Why each of the N spectra cannot be used; None if it can."""
     flags: tuple[tuple[Flag, ...], ...]
-    """N, the flags of each spectrum."""
+    """Flags of each of the N spectra."""
     background: Array
-    """(N, 4) terms of :class:`Background` that later, shorter frames of the series can use; NaN where the spectrum is
-    too short or refused."""
+    """(N, 4) terms of :class:`Background` for later, shorter frames of the series; NaN for spectra that are too short
+    or refused."""
     short: NDArray[np.bool_]
     """(N,) whether the pre- or post-edge is too short to determine a slope."""
     repaired: NDArray[np.bool_] | None = None
-    """(N, M) the points that were repaired; None if glitches were not searched or not found."""
+    """(N, M) whether points were repaired; None if no glitches were sought or found."""
     lines: Normalised | None = None
-    """Pre- and post-edge of measured spectra, with energies relative to the tabulated edge; None for theory."""
+    """Pre- and post-edge of measured spectra, with energies relative to the tabulated edge; None for computed
+    ones."""
     measured: Measured | None = None
-    """The spectra before their repair; None where only the frames have them."""
+    """The spectra before their repair; None if only the frames hold them."""
 
     @cached_property
     def numbers(self) -> dict[str, list[float]]:
-        """``quantities`` as Python's numbers."""
+        """``quantities`` as Python floats."""
         return {name: values.tolist() for name, values in self.quantities.items()}
 
     def with_rows(self, rows: Sequence[int], other: "Aligned") -> "Aligned":
@@ -110,24 +111,24 @@ def align(
     series_background: Array | None = None,
     tabulated: Tabulated = NO_TABLES,
 ) -> Aligned:
-    """Align measured spectra: repair, calibrate, normalise, resample, put on the footing.
+    """Align measured spectra: repair, calibrate, normalise, resample, and put on the footing.
 
-    A spectrum that cannot be aligned is refused with a reason; nothing is raised for finite input. A spectrum's
-    result does not depend on the others of the batch.
+    A spectrum that cannot be aligned is refused with a reason; finite input never raises. The result for a spectrum
+    does not depend on the others of the batch.
 
     Parameters
     ----------
     batch : N spectra of M points on the monochromator's energies; its E0 is ignored
-    grid : of the model, G energies
+    grid : grid of the model, G energies
     edge : tabulated edge, and FEFF's energy scale relative to the measured one
-    settings : how to normalise
-    calibrations : N, the shifts that a series of foil scans determines; None: each spectrum's own foil
+    settings : settings of the normalisation
+    calibrations : N shifts that a series of foil scans determines; None: each spectrum's own foil
     series_background : (N, 4) terms of :class:`Background` from earlier frames, for spectra that are too short; NaN
-        where unknown. Terms that ``settings`` declare take precedence
-    tabulated : what ``settings`` require of tables: f'' of the absorber for MBACK, α for self-absorption
+        if unknown. Terms that ``settings`` declare take precedence
+    tabulated : tables that ``settings`` require: f'' of the absorber for MBACK, α for self-absorption
     """
     flat = _flatten(batch, grid, edge, settings, calibrations, series_background, tabulated)
-    # Moving the grid instead of the energies leaves one energy axis for the whole batch.
+    # To move the grid instead of the energies leaves one energy axis for the whole batch.
     on_grid = grid.cut(bin_means(flat.energy, flat.mu, edge.to_measured_scale(grid.bounds) - flat.shift), flat.last)
     aligned, refused = put_on_footing(grid, on_grid, _refusals(flat, on_grid, grid, edge, settings), edge)
     flags = tuple(a + b for a, b in zip(flat.flags, flag_short(aligned, refused), strict=True))
@@ -143,9 +144,9 @@ class _Flattened:
     """N calibrated and normalised spectra on their own energies."""
 
     energy: Array
-    """(1, M) or (N, M) measured, eV from the tabulated edge."""
+    """(1, M) or (N, M) measured energies, eV from the tabulated edge."""
     mu: Array
-    """(N, M) flattened, 1 above the edge."""
+    """(N, M) flattened absorption, 1 above the edge."""
     largest: Array
     """(N,) largest absolute value of the measured μ without its glitches."""
     shift: Array
@@ -153,15 +154,15 @@ class _Flattened:
     first: Array
     """(N,) first calibrated energy, on FEFF's scale, eV from the tabulated edge."""
     last: Array
-    """(N,) last calibrated energy, as ``first``."""
+    """(N,) last calibrated energy, on the same scale as ``first``."""
     grid_range: Array
-    """(N, 2) ends of the grid on ``energy``, eV."""
+    """(N, 2) ends of the grid on the scale of ``energy``, eV."""
     lines: Normalised
     coverage: Coverage
     quantities: Mapping[str, Array]
     flags: tuple[tuple[Flag, ...], ...]
     impossible: Mapping[int, Refusal]
-    """Refusals that are known already, by row."""
+    """Refusals already known, by row."""
     repaired: NDArray[np.bool_] | None
 
 
@@ -176,7 +177,7 @@ def _flatten(
 ) -> _Flattened:
     """Repair, calibrate and normalise spectra; parameters as in :func:`align`."""
     mu = batch.mu
-    relative = batch.energy - edge.edge_ev  # (1, M) where all share their energies
+    relative = batch.energy - edge.edge_ev  # (1, M) if all share their energies
     flags, repaired, count = ((),) * len(mu), None, np.zeros(len(mu))
     if (glitches := find_configured_glitches(batch, edge, settings)) is not None:
         mu, flags, repaired, count = glitches.mu, glitches.flags, glitches.found, glitches.count.astype(float)
@@ -245,7 +246,7 @@ def _flatten(
 def _refusals(
     flat: _Flattened, on_grid: Array, grid: Grid, edge: Edge, settings: AlignmentSettings
 ) -> list[Refusal | None]:
-    """Return why each spectrum cannot be used, if so; ``on_grid`` (N, G) are its means over the grid's bins."""
+    """Return why each spectrum cannot be used, or None; ``on_grid`` (N, G) holds its means over the grid's bins."""
     foot, anchor = grid.levels(on_grid)
     gap = widest_gaps(flat.energy, flat.grid_range, settings.max_gap_ev)
     step, noise = flat.lines.edge_step, flat.quantities["noise"]
@@ -258,7 +259,7 @@ def _refusals(
 def find_configured_glitches(
     batch: Batch, edge: Edge, settings: AlignmentSettings, earlier: Array | None = None
 ) -> Glitches | None:
-    """Find the glitches that ``settings`` ask for, ``earlier`` as in :func:`find_glitches`; None if off or absent."""
+    """Find the glitches that ``settings`` request; ``earlier`` as in :func:`find_glitches`. None if off or absent."""
     if settings.glitches is not None:
         return find_glitches(batch.energy, batch.mu, edge.edge_ev, settings.glitches, earlier=earlier)
     return find_gross_glitches(batch.energy, batch.mu, edge.edge_ev) if settings.gross_glitches else None
@@ -267,15 +268,15 @@ def find_configured_glitches(
 def put_on_footing(
     grid: Grid, on_grid: Array, refusals: list[Refusal | None], edge: Edge | None = None
 ) -> tuple[NDArray[np.float32], tuple[Refusal | None, ...]]:
-    """Put spectra on the footing and give measured ones FEFF's amplitude.
+    """Put spectra on the footing, and give measured ones FEFF's amplitude.
 
     A spectrum without an edge to divide by, or with an impossible value, is refused and set to 0.
 
     Parameters
     ----------
     on_grid : (N, G) absorption, NaN beyond the end of a short scan
-    refusals : N, changed
-    edge : of measured spectra; None for theory
+    refusals : refusals of the N spectra; further ones are added in place
+    edge : edge of measured spectra; None for computed ones
 
     Returns
     -------
@@ -294,7 +295,7 @@ def put_on_footing(
 
 
 def flag_short(aligned: NDArray[np.float32], refused: Sequence[Refusal | None]) -> tuple[tuple[Flag, ...], ...]:
-    """Return the flags (N) of aligned spectra (N, G), which may end before the grid."""
+    """Return the N flags of aligned spectra (N, G), which may end before the grid does."""
     short = np.isnan(aligned[:, -1]).tolist()
     return tuple((Flag.SHORT_SCAN,) if s and r is None else () for s, r in zip(short, refused, strict=True))
 
@@ -302,14 +303,14 @@ def flag_short(aligned: NDArray[np.float32], refused: Sequence[Refusal | None]) 
 def _calibrate(
     calibrations: Sequence[EnergyCalibration], foil_expected: bool, settings: AlignmentSettings
 ) -> tuple[Array, Array, Array, tuple[tuple[Flag, ...], ...]]:
-    """Shift (N, 1) of the measured energies, their standard deviation and its part that differs from frame to frame,
-    (N,) each, eV, and flags.
+    """Return the shift (N, 1) of the measured energies, eV; their standard deviation and the part of it that differs
+    from frame to frame, (N,) each, eV; and flags.
 
-    ``foil_expected``: whether the frames have a foil to calibrate on. A held calibration is flagged without one too.
+    ``foil_expected``: whether the frames have a foil for calibration. A held calibration is flagged without one too.
     """
     shift, sd, jitter = (np.array([c[k] for c in calibrations], float) for k in (0, 1, 3))
     known = ~np.isnan(shift)
-    # Where the foil is forgotten, the whole error sets the frames apart from those before, which it calibrated.
+    # If the foil is forgotten, the whole error separates the frames from the earlier, calibrated ones.
     forgotten = np.array([c.flag == Flag.FOIL_FORGOTTEN for c in calibrations], bool)
     frame_sd = np.where(known, np.hypot(sd, jitter), np.where(forgotten, settings.energy_sd_ev, 0.0))
     shift = np.where(known, shift, settings.energy_shift_ev)
@@ -324,10 +325,10 @@ def _calibrate(
 def _correct_self_absorption(
     batch: Batch, flat: Array, range_ev: Array, settings: SelfAbsorptionSettings, tabulated: Tabulated
 ) -> tuple[Array, dict[int, Refusal], float, Flag | None]:
-    """Corrected spectra, refusals by row, damping and flag.
+    """Return corrected spectra, refusals by row, the damping and a flag.
 
-    A point that is higher than a thick sample can show refuses the spectrum if the grid, which spans ``range_ev``
-    (N, 2) on the measured scale, needs it, and stays as measured elsewhere.
+    A point higher than a thick sample can show refuses the spectrum if the grid, which spans ``range_ev`` (N, 2) on
+    the measured scale, needs it; elsewhere the point stays as measured.
     """
     alpha = tabulated.alpha if settings.alpha is None else settings.alpha
     corrected, damping, flag = treat_self_absorption(flat, settings, alpha, batch.fluorescence)

@@ -1,4 +1,4 @@
-"""Short scans: the shape of the pre- and post-edge lines is taken from earlier frames of the series, or declared."""
+"""Background of short scans: earlier frames or the settings supply the shape of the pre- and post-edge lines."""
 
 from collections import deque
 
@@ -9,14 +9,14 @@ from .batch import Batch
 from .normalisation import Normalised, flatten_and_scale
 from .polynomials import Orders, Span
 
-_HISTORY_FRAMES = 31  # over which the medians are taken
-_MAX_EDGE_STEP_SCATTER = 0.1  # relative; with more scatter, earlier frames do not predict the next edge step
+_HISTORY_FRAMES = 31  # number of frames in the medians
+_MAX_EDGE_STEP_SCATTER = 0.1  # relative; if it is larger, earlier frames do not predict the edge step
 TERMS = 4
 """Number of background terms: pre_slope, post_slope, post_curvature, edge_step."""
 
 
 class Background(Settings):
-    """What a scan that is too short cannot determine. Slopes are in edge steps, independent of the thickness."""
+    """Terms that a short scan cannot determine. Slopes are in edge steps, independent of the thickness."""
 
     pre_slope: float = 0.0
     """Slope of the pre-edge line, edge steps per eV."""
@@ -25,16 +25,16 @@ class Background(Settings):
     post_curvature: float = 0.0
     """Coefficient of (E − E0)² of the post-edge curve, edge steps per eV²."""
     edge_step: float | None = None
-    """Edge step in the unit of μ; needed only if the scan has no pre-edge or no post-edge at all."""
+    """Edge step in the unit of μ; required only if the scan has no pre-edge or no post-edge at all."""
 
     def terms(self) -> Array:
-        """(4,) terms as :func:`fit_held_lines` expects them."""
+        """Return the terms, (4,), as :func:`fit_held_lines` takes them."""
         step = np.nan if self.edge_step is None else self.edge_step
         return np.array([self.pre_slope, self.post_slope, self.post_curvature, step])
 
 
 class SeriesBackground:
-    """The background of one series: medians over its last frames that were long enough, which resist outliers."""
+    """The background of one series: medians, which resist outliers, over its last frames that were long enough."""
 
     def __init__(self, max_frames: int = _HISTORY_FRAMES) -> None:
         self._frames: deque[Array] = deque(maxlen=max_frames)
@@ -57,7 +57,7 @@ class SeriesBackground:
         return [terms.tolist() for terms in self._frames]
 
     def background(self) -> Array:
-        """(4,) terms; NaN before the first frame. The edge step is NaN if it varies from frame to frame."""
+        """Return the terms, (4,); NaN before the first frame. The edge step is NaN if it varies between frames."""
         if not self._frames:
             return np.full(TERMS, np.nan)
         frames = np.stack(self._frames)
@@ -68,7 +68,7 @@ class SeriesBackground:
 
 
 def measure_background(normalised: Normalised) -> Array:
-    """(N, 4) terms of spectra that are long enough; NaN without an edge step."""
+    """Return the terms, (N, 4), of spectra that are long enough; NaN without an edge step."""
     step = np.where(normalised.edge_step > 0, normalised.edge_step, np.nan)
     slopes = (normalised.pre_slope / step, normalised.post_slope / step, normalised.post_curvature / step)
     return np.stack((*slopes, step), axis=1)
@@ -80,14 +80,14 @@ def fit_held_lines(
     """Fit level and edge step by least squares; all other terms of the lines are held.
 
     With h(E) = p·x + [x > 0]·(1 + b·x + c·x²) and x = E − E0, μ is a + s·h(E) in both windows, which have equal
-    weight. If one of them has no points, s is held too; it is NaN if unknown.
+    weight. If a window has no points, s is held too; the result is NaN if s is unknown.
 
     Parameters
     ----------
-    batch : E0 NaN where none was found, and 0 is used instead
+    batch : N spectra; an E0 of NaN, where none was found, is replaced by 0
     spans : points of the pre-edge and of the post-edge window
     background : (N, 4) p, b, c in edge steps, and s in the unit of μ
-    post_order : (N,) reported in the result
+    post_order : (N,) order to report in the result
     flatten : whether the slope and curvature of the post-edge are subtracted above E0
     """
     energy, mu, e0 = batch.energy, batch.mu, batch.e0_column[:, 0]

@@ -1,25 +1,25 @@
-"""Linear operators on the spectra of one energy axis, each result of which depends on a few neighbouring points."""
+"""Linear operators on spectra with one energy axis, whose results depend on a few neighbouring points each."""
 
 import numpy as np
 
 from ..types import Array
 
-_BLOCK_RESULTS = 32  # computed from one range of points
-_BLOCK_PRODUCTS = 2**18  # of one product: BLAS shares larger ones among threads, which wait for each other
+_BLOCK_RESULTS = 32  # number of results from one range of points
+_BLOCK_PRODUCTS = 2**18  # size of one product: BLAS shares larger ones among threads, which wait for each other
 
 
 class Banded:
-    """A matrix with few values other than 0 in each column, by blocks of columns.
+    """A matrix with few non-zero values in each column, stored by blocks of columns.
 
     Parameters
     ----------
-    matrix : (M, K), the results for spectra that are 1 at one of the M points and 0 elsewhere
+    matrix : (M, K), results for spectra that are 1 at one of the M points and 0 elsewhere
     """
 
     def __init__(self, matrix: Array) -> None:
         self._results = matrix.shape[1]
         self._blocks: list[tuple[slice, slice, Array]] = []
-        """Range of points, range of results and matrix."""
+        """Range of points, range of results, and matrix of each block."""
         for first in range(0, self._results, _BLOCK_RESULTS):
             results = slice(first, first + _BLOCK_RESULTS)
             points = np.flatnonzero(matrix[:, results].any(axis=1))

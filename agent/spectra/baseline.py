@@ -1,4 +1,4 @@
-"""Pre- and post-edge of measured spectra: which windows and orders are used, and what is held for short scans."""
+"""Pre- and post-edge of measured spectra: windows, orders, and the terms held for short scans."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,11 +25,11 @@ from .polynomials import Segment, Span
 from .settings import AlignmentSettings
 
 Ranges = tuple[Array, Array]
-"""Range that the points of the pre-edge and of the post-edge window cover, (1 or N,) eV each."""
+"""Ranges of energy covered by the points of the pre-edge and of the post-edge window, (1 or N,) eV each."""
 
-_MIN_PRE_EDGE_SLOPE_EV = 40.0  # a shorter pre-edge determines a level and no slope
-_MIN_POST_EDGE_SLOPE_EV = 150.0  # a shorter post-edge likewise; a curvature needs twice as much
-_POST_EDGE_START_PART = 0.3  # of the range above the edge: the post-edge window of a short scan begins there
+_MIN_PRE_EDGE_SLOPE_EV = 40.0  # a shorter pre-edge determines a level but no slope
+_MIN_POST_EDGE_SLOPE_EV = 150.0  # a shorter post-edge, too; a curvature needs twice as much
+_POST_EDGE_START_PART = 0.3  # start of a short scan's post-edge window, as a share of the range above the edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Coverage:
     too_short: NDArray[np.bool_]
     """Whether the pre- or post-edge is too short to determine a slope."""
     background_held: NDArray[np.bool_]
-    """Whether the scan is too short and a known background was used."""
+    """Whether the scan is too short and a known background was used instead."""
     no_pre_edge: NDArray[np.bool_]
-    """Whether the window has too few points and no background replaces them."""
+    """Whether the pre-edge window has too few points and no background replaces them."""
     no_post_edge: NDArray[np.bool_]
-    """The same for the post-edge."""
+    """Whether the post-edge window has too few points and no background replaces them."""
     points: tuple[NDArray[np.intp], NDArray[np.intp]]
     """Number of points in the pre-edge and in the post-edge window."""
 
@@ -61,17 +61,17 @@ def fit_baseline(
 
     Parameters
     ----------
-    batch : energies and E0 relative to ``edge_ev``; E0 is NaN where none was found, and ``normalisation.e0`` takes
+    batch : energies and E0 relative to ``edge_ev``; E0 is NaN if none was found, and ``normalisation.e0`` takes
         precedence
     edge_ev : tabulated edge, eV
-    series_background : (N, 4) terms of earlier frames of the series; NaN where unknown
+    series_background : (N, 4) terms of earlier frames of the series; NaN if unknown
     f2 : f'' of the absorber, for MBACK
     level_ev : energy above which the mean of μ replaces the post-edge line, eV from the tabulated edge, if a scan
         ends before the post-edge window and no earlier frame gives its edge step; None: such a scan is refused
 
     Returns
     -------
-    The normalised spectra, their E0 and energies relative to the tabulated edge, and the coverage of the windows
+    The normalised spectra, with E0 and energies relative to the tabulated edge, and the coverage of the windows
     """
     relative, mu, e0 = batch.energy, batch.mu, batch.e0_column[:, 0]
     normalisation, no_rows = settings.normalisation, np.zeros(len(mu), bool)
@@ -98,7 +98,7 @@ def fit_baseline(
     if normalisation.mode == "area":
         return normalised, Coverage(no_rows, no_rows, few_pre, no_rows, (pre, post))
     too_short = few_pre | few_post
-    if normalisation.mode == "mback":  # the table determines its slopes
+    if normalisation.mode == "mback":  # the table determines the slopes
         return normalised, Coverage(too_short, no_rows, few_pre, few_post, (pre, post))
     if ranges is not None:
         too_short = too_short | _is_short(ranges)
@@ -117,7 +117,7 @@ def _normalise(batch: Batch, settings: NormalisationSettings) -> Normalised:
 def _fit_in_fixed_windows(
     relative: Array, batch: Batch, settings: AlignmentSettings, f2: AbsorptionTable | None, level_ev: Array | None
 ) -> tuple[Normalised, Ranges]:
-    """Fit in windows relative to the tabulated edge: noise in E0 would move windows relative to E0."""
+    """Fit in windows relative to the tabulated edge; windows relative to E0 would move with its noise."""
     normalisation = settings.normalisation
     limits = _Limits(
         *(settings.pre_edge_ev, settings.pre_edge_latest_ev),
@@ -132,7 +132,7 @@ def _fit_in_fixed_windows(
     if normalisation.mode == "mback":
         return _fit_mback(batch, (pre, post), ranges, normalisation, f2), ranges
     pre_order = np.where(ranges[0] >= _MIN_PRE_EDGE_SLOPE_EV, 1, 0)
-    # A higher order on a shorter scan would follow the EXAFS instead of the background.
+    # On a shorter scan, a higher order would follow the EXAFS instead of the background.
     post_order = (ranges[1] >= _MIN_POST_EDGE_SLOPE_EV).astype(int) + (ranges[1] >= 2 * _MIN_POST_EDGE_SLOPE_EV)
     if normalisation.nnorm is not None:
         post_order = np.where(few, 0, normalisation.nnorm)
@@ -152,7 +152,7 @@ class _Limits(NamedTuple):
 def _fixed_windows(
     relative: Array, limits: _Limits, level_ev: Array | None
 ) -> tuple[Span, Span, NDArray[np.bool_], Ranges]:
-    """Return the points of the pre- and of the post-edge, where a mean takes the place of the latter, and ranges."""
+    """Return the points of the pre- and post-edge, whether a mean replaces the latter, and their ranges."""
     first, last = limits.post_edge_ev
     pre = _pre_edge(relative, limits)
     start = np.clip(_POST_EDGE_START_PART * relative[:, -1], first, max(first, limits.post_edge_clear_ev))
@@ -169,12 +169,12 @@ def _fixed_windows(
 def _windows_again(
     energies: bytes, limits: _Limits, level_ev: float | None
 ) -> tuple[Span, Span, NDArray[np.bool_], Ranges]:
-    """Return the windows of one spectrum; the frames of a series have the same energies."""
+    """Return the windows of one spectrum, cached because the frames of a series have the same energies."""
     return _fixed_windows(np.frombuffer(energies)[None], limits, None if level_ev is None else np.array([level_ev]))
 
 
 def _pre_edge(relative: Array, limits: _Limits) -> Span:
-    """Return the points of the pre-edge; a scan that begins late has them closer to the edge."""
+    """Return the points of the pre-edge; if a scan begins late, they lie closer to the edge."""
     first, last = limits.pre_edge_ev
     usual, late = span_between(relative, first, last), span_between(relative, first, limits.pre_edge_latest_ev)
     few, late_few = (span[1] - span[0] < limits.min_points for span in (usual, late))
@@ -200,7 +200,7 @@ def _fit_mback(
 ) -> Normalised:
     if f2 is None:
         raise ValueError("MBACK without the tabulated absorption of the absorber")
-    # On a short scan a curved background takes the place of the edge step: see docs/explanations/normalisation.md.
+    # On a short scan a curved background would replace the edge step: see docs/explanations/normalisation.md.
     order = np.where(_is_short(ranges), 1, 2) if settings.nnorm is None else np.array([settings.nnorm])
     tabulated = f2.at(batch.energy)
     return normalise_by_mback(batch, tabulated, spans, np.broadcast_to(order, len(batch)), flatten=settings.flatten)
@@ -225,7 +225,7 @@ def _hold_background(
 
 
 def _range_ev(energy: Array, window: Span) -> Array:
-    """From the first to the last of a window's points, (1 or N,) eV."""
+    """Return the ranges from the first to the last point of a window, (1 or N,) eV."""
     row = np.arange(len(energy)) if len(energy) > 1 else 0
     first, last = (np.minimum(i, energy.shape[1] - 1) for i in (window[0], window[1] - 1))
     return np.where(window[1] > window[0], energy[row, last] - energy[row, first], 0.0)

@@ -11,22 +11,22 @@ from ..types import Array
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N spectra of M points that were measured in one way."""
+    """N spectra of M points, measured in the same way."""
 
     energy: Array
-    """(1 or N, M) eV, strictly rising; a shared axis may be passed as (M,)."""
+    """(1 or N, M) energies, eV, strictly rising; a shared axis may be passed as (M,)."""
     mu: Array
     """(N, M) absorption, dimensionless."""
     e0: Array | None = None
-    """(N,) eV on the scale of ``energy``; None until it is determined."""
+    """(N,) E0, eV, on the scale of ``energy``; None until it is determined."""
     reference: Array | None = None
     """(N, M) absorption of a foil of the same element, measured at the same time."""
     normalised: bool = False
-    """Whether the pre-edge is already at 0 and the post-edge at 1, so that no line is fitted."""
+    """Whether the pre-edge is already at 0 and the post-edge at 1, so that no lines are fitted."""
     fluorescence: bool = False
     """Whether ``mu`` was measured in fluorescence."""
     transmission: bool = False
-    """Whether ``mu`` is ln(I0/It), with the same It as in the reference, ln(It/Iref)."""
+    """Whether ``mu`` is ln(I0/It), with the same It as the reference, ln(It/Iref)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "energy", np.atleast_2d(self.energy))
@@ -36,7 +36,7 @@ class Batch:
 
     @property
     def e0_column(self) -> Array:
-        """(N, 1) E0, which must be known."""
+        """E0 as (N, 1); it must be known."""
         assert self.e0 is not None
         return self.e0[:, None]
 

@@ -12,39 +12,38 @@ _NEIGHBOUR_OFFSETS = np.array([[-1], [0], [1]])
 _KERNEL_REACH_SD = 4  # half width of the Gaussian kernel, in its standard deviations
 E0_STEP_EV = 0.2
 """Spacing of the energies at which the derivative is computed; a parabola then refines the maximum."""
-# Of the largest maximum. Metals have two inflections of similar height, and tables list the first.
+# Relative to the largest maximum. Metals have two inflections of similar height, and tables list the first.
 _MIN_FIRST_INFLECTION = 0.7
 
-# On one axis: so many spectra are worth the matrix of their derivatives, unless they have more points.
+# For this many spectra on one axis a matrix of derivatives pays off, unless they have more points.
 _MANY_SPECTRA, _MAX_OPERATOR_POINTS = 64, 2000
-_BLOCK_SPECTRA = 64  # processed at a time: more do not fit into a processor's cache
-_EDGE_MEAN_EV = 10.0  # range of the two means, below and above an energy, whose difference marks the edge
+_BLOCK_SPECTRA = 64  # number of spectra processed at a time: more do not fit into a processor's cache
+_EDGE_MEAN_EV = 10.0  # range of each of the two means, below and above an energy, whose difference marks the edge
 _EDGE_LATTICE_EV = 4.0
-_EDGE_SEARCH_EV = (-16.0, 16.0)  # about the steepest energy: E0 is searched there
+_EDGE_SEARCH_EV = (-16.0, 16.0)  # window of E0 about the steepest energy
 _MIN_SMOOTHING_EV = 0.5  # σ of the Gaussian that smooths the derivative, where points are dense
-_SMOOTHING_STEPS = 1.3  # σ where points are sparse, in steps between them
-_MAX_SMOOTHED_STEP_EV = 3.0  # wider steps do not widen σ further
-_MAX_EDGE_CANDIDATES = 200  # energies that are compared, approximately
-_IGNORED_END_PART = 0.02  # of the scan at either end, where points are often bad
+_SMOOTHING_STEPS = 1.3  # σ for sparse points, in steps between them
+_MAX_SMOOTHED_STEP_EV = 3.0  # wider steps do not increase σ further
+_MAX_EDGE_CANDIDATES = 200  # number of energies compared in the search for the edge
+_IGNORED_END_PART = 0.02  # share of the scan at either end that is ignored, since its points are often bad
 
 
 def find_e0(
     energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first_inflection: bool = False
 ) -> Array:
-    """E0 of spectra: the maximum of the smoothed derivative.
+    """Return the E0 of spectra: the maximum of the smoothed derivative.
 
     Parameters
     ----------
-    energy : (1 or N, M) eV, strictly rising
-    mu : (N, M) in any unit
+    energy : (1 or N, M) energies, eV, strictly rising
+    mu : (N, M) absorption in any unit
     smoothing_ev : σ of the Gaussian that smooths the derivative, eV
-    search_ev : window in which E0 is searched, on the scale of ``energy``
-    first_inflection : whether to take the first local maximum that is at least 0.7 of the highest, as tables do for
-        metals
+    search_ev : window in which E0 is sought, on the scale of ``energy``
+    first_inflection : whether to take the first local maximum of at least 0.7 of the highest, as tables do for metals
 
     Returns
     -------
-    (N,) eV; NaN where there is no maximum inside the window
+    (N,) E0, eV; NaN if there is no maximum inside the window
     """
     return find_inflection(energy, mu, smoothing_ev, search_ev, first_inflection)[0]
 
@@ -52,12 +51,12 @@ def find_e0(
 def find_inflection(
     energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float], first_inflection: bool = False
 ) -> tuple[Array, Array, Array]:
-    """E0 as :func:`find_e0` finds it, and height and curvature of the smoothed derivative there.
+    """Return E0 as :func:`find_e0` does, with the height and curvature of the smoothed derivative there.
 
     Returns
     -------
-    (N,) eV, (N,) in the unit of μ per eV, and (N,) per eV³, positive for a maximum; NaN where the window has no
-    maximum
+    (N,) eV; (N,) in the unit of μ per eV; and (N,) in the unit of μ per eV³, positive for a maximum; NaN if the
+    window has no maximum
     """
     if len(energy) == 1 and len(mu) >= _MANY_SPECTRA and energy.shape[1] <= _MAX_OPERATOR_POINTS:
         d = _derivative_on_axis(energy.astype(np.float64, copy=False).tobytes(), smoothing_ev, search_ev)(mu)
@@ -81,21 +80,21 @@ def find_inflection(
 
 
 def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Array:
-    """E0 of spectra whose edge is unknown.
+    """Return the E0 of spectra whose edge is unknown.
 
-    The edge is where the mean over 10 eV above exceeds the mean over 10 eV below the most, which a single bad point
-    cannot change; E0 is searched about it. The search uses an absolute lattice of energies, so that a spectrum's E0
-    does not depend on the others of the batch.
+    The edge is where the mean over the 10 eV above most exceeds the mean over the 10 eV below, which a single bad
+    point cannot change; E0 is then sought around it. The search uses an absolute lattice of energies, so that a
+    spectrum's E0 does not depend on the others of the batch.
 
     Parameters
     ----------
-    energy : (1 or N, M) eV, strictly rising
-    mu : (N, M) in any unit
-    smoothing_ev : σ of the Gaussian that smooths the derivative, eV; None: 0.5 eV, more where points are sparse
+    energy : (1 or N, M) energies, eV, strictly rising
+    mu : (N, M) absorption in any unit
+    smoothing_ev : σ of the Gaussian that smooths the derivative, eV; None: 0.5 eV, or more for sparse points
 
     Returns
     -------
-    (N,) eV; NaN where the absorption does not rise
+    (N,) E0, eV; NaN if the absorption does not rise
     """
     if len(mu) > _BLOCK_SPECTRA:
         rows = [slice(k, k + _BLOCK_SPECTRA) for k in range(0, len(mu), _BLOCK_SPECTRA)]
@@ -113,7 +112,7 @@ def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Ar
     if len(set(kinds)) == 1:
         return middle + find_e0(energy - lattice[0], mu, kinds[0][1], _EDGE_SEARCH_EV)
     e0 = np.empty(len(mu))
-    for edge, sigma in set(kinds):  # few in a series
+    for edge, sigma in set(kinds):  # a series has few of them
         rows = [i for i, kind in enumerate(kinds) if kind == (edge, sigma)]
         axes = energy if len(energy) == 1 else energy[rows]
         e0[rows] = edge + find_e0(axes - edge, mu[rows], sigma, _EDGE_SEARCH_EV)
@@ -121,19 +120,19 @@ def find_edge(energy: Array, mu: Array, smoothing_ev: float | None = None) -> Ar
 
 
 def _smoothing_ev(energy: Array, edge: float) -> float:
-    """σ of the Gaussian that smooths the derivative of a spectrum on energies (M,), eV."""
+    """Return the σ of the Gaussian that smooths the derivative of a spectrum on energies (M,), eV."""
     low, high = energy.searchsorted((edge - _EDGE_MEAN_EV, edge + _EDGE_MEAN_EV)).tolist()
     step = 2 * _EDGE_MEAN_EV / max(high - low, 1)
     return max(_MIN_SMOOTHING_EV, round(10 * _SMOOTHING_STEPS * min(step, _MAX_SMOOTHED_STEP_EV)) / 10)
 
 
 def count_below(energy: Array, limits: Array) -> NDArray[np.intp]:
-    """Number of points of axes (1 or N, M) below energies (N,)."""
+    """Return the number of points of axes (1 or N, M) below energies (N,)."""
     return energy[0].searchsorted(limits) if len(energy) == 1 else (energy < limits[:, None]).sum(axis=1)
 
 
 def _steepest_energy(energy: Array, mu: Array) -> Array:
-    """The energy, (N,), at which the mean of μ above exceeds the mean below the most."""
+    """Return the energies, (N,), at which the mean of μ above most exceeds the mean below."""
     points = energy.shape[1]
     skip = 1 + int(_IGNORED_END_PART * points)
     places = slice(skip, points - skip, max(points // _MAX_EDGE_CANDIDATES, 1))
@@ -160,9 +159,9 @@ def _steepest_energy(energy: Array, mu: Array) -> Array:
 
 
 def _derivative(energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[float, float]) -> Array:
-    """The smoothed derivative, (N, K), per step."""
+    """Return the smoothed derivative, (N, K), per step."""
     bounds, _, kernel = _kernel(smoothing_ev, search_ev)
-    # Steps between neighbours make the derivative of a constant exactly 0.
+    # Differences of neighbours make the derivative of a constant exactly 0.
     steps = np.diff(bin_means(energy, mu, bounds), axis=1)
     derivative = np.empty((len(steps), steps.shape[1] - len(kernel) + 1))
     for row, of_row in zip(derivative, steps, strict=True):
@@ -172,17 +171,17 @@ def _derivative(energy: Array, mu: Array, smoothing_ev: float, search_ev: tuple[
 
 @lru_cache(maxsize=16)
 def _derivative_on_axis(energy: bytes, smoothing_ev: float, search_ev: tuple[float, float]) -> Banded:
-    """:func:`_derivative` on one axis of float64 energies, of which a search needs a fifth of the time."""
+    """Return :func:`_derivative` for one axis of float64 energies; a search then needs a fifth of the time."""
     axis = np.frombuffer(energy)
     return Banded(_derivative(axis[None], np.eye(len(axis)), smoothing_ev, search_ev))
 
 
 @lru_cache(maxsize=16)
 def _kernel(smoothing_ev: float, search_ev: tuple[float, float]) -> tuple[Array, Array, Array]:
-    """Bin boundaries, energies of the derivative, and the kernel that makes it of steps between bins (2 · reach,).
+    """Return bin boundaries, the energies of the derivative, and its kernel for steps between bins, (2 · reach,).
 
-    The derivative of a Gaussian, applied to values, is its running sum, applied to their steps. The energies
-    extend one step beyond the search window at either end, and the bins half a kernel beyond them.
+    To apply the derivative of a Gaussian to values is to apply its running sum to their steps. The energies extend
+    one step beyond the search window at either end, and the bins half a kernel beyond the energies.
     """
     sigma = smoothing_ev / E0_STEP_EV
     reach = int(_KERNEL_REACH_SD * sigma + 0.5)

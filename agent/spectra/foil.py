@@ -1,4 +1,4 @@
-"""The calibration of the monochromator's energies, followed over time on the reference foil of each frame."""
+"""Follows the calibration of the monochromator's energies over time, by the reference foil of each frame."""
 
 import math
 from collections import deque
@@ -16,47 +16,47 @@ _log = get_logger()
 FOIL_READING_SD_EV = 0.02
 """Smallest standard deviation of E0 read from one foil scan, eV: the scatter of repeated scans."""
 
-_MIN_SLOPE_FRAMES = 5  # fewer frames determine a level and no slope
-_JUMP_SD = 3  # a jump also exceeds this many standard deviations of the trend
-_FEWEST_TOGETHER, _MOST_TOGETHER = 8, 256  # frames whose lines are fitted in one go
+_MIN_SLOPE_FRAMES = 5  # fewer frames determine a level but no slope
+_JUMP_SD = 3  # a jump must also exceed this many standard deviations of the trend
+_FEWEST_TOGETHER, _MOST_TOGETHER = 8, 256  # numbers of frames whose lines are fitted at once
 
 
 class FoilSettings(Settings):
-    """How the foil's shift is followed."""
+    """The settings for following the foil's shift."""
 
     frames: int = Field(default=21, ge=1)
-    """Number of recent frames used. A straight line through them follows a drift; more frames are quieter and
-    slower."""
+    """Number of recent frames in the trend. A straight line through them follows a drift; more frames reduce noise
+    but respond more slowly."""
     jump_ev: float = Field(default=0.3, gt=0)
-    """A foil edge farther than this from its trend, eV, is not followed until ``confirmed`` frames in a row agree:
-    then the monochromator has moved, and a new trend begins."""
+    """Distance of a foil edge from its trend, eV, above which the trend ignores it until ``confirmed`` successive
+    frames agree; then the monochromator has moved, and a new trend begins."""
     confirmed: int = Field(default=3, ge=1)
-    """Number of frames in a row that confirm a jump."""
+    """Number of successive frames that confirm a jump."""
     forget_s: float = Field(default=3600.0, gt=0)
-    """A new trend begins after a pause this long, s. If the next frame has a foil, it begins after a pause as long as
-    the frames of the trend took."""
+    """A new trend begins after a pause of this length, s. If the next frame has a foil, a pause as long as the
+    duration of the trend's frames is enough."""
 
 
 class EnergyCalibration(NamedTuple):
     """The calibration of one frame's energies."""
 
     shift_ev: float
-    """Added to the frame's energies, eV; NaN if no foil has been measured yet."""
+    """Shift to add to the frame's energies, eV; NaN if no foil has been measured yet."""
     sd_ev: float
     """Standard deviation of the shift, eV."""
     flag: Flag | None = None
-    """``FOIL_HELD`` if the frame has no foil, ``FOIL_FORGOTTEN`` if the last one is too old to hold,
-    ``FOIL_OFF_ITS_COURSE`` if its foil deviates from the trend, ``REFERENCE_UPSIDE_DOWN`` if its
-    reference falls at the edge."""
+    """``FOIL_HELD`` if the frame has no foil, ``FOIL_FORGOTTEN`` if the last foil is too old to use,
+    ``FOIL_OFF_ITS_COURSE`` if the frame's foil deviates from the trend, ``REFERENCE_UPSIDE_DOWN`` if its reference
+    falls at the edge."""
     jitter_ev: float = 0.0
-    """Standard deviation of the frames about the trend beyond that of their readings, eV: a jitter of the energies,
-    which the trend does not follow."""
+    """Scatter of the frames about the trend beyond that of their readings, eV (standard deviation): a jitter of the
+    energies that the trend does not follow."""
 
 
 class FoilTrack:
-    """The trend of a foil's shift: a robust line (Theil, 1950; Sen, 1968) through the last frames, at the newest.
+    """The trend of a foil's shift: a robust line (Theil, 1950; Sen, 1968) through the last frames.
 
-    Later frames are unknown when a frame is served, so the line is evaluated at its end.
+    Later frames are unknown when a frame is served, so that the line is evaluated at its end.
 
     >>> track = FoilTrack(FoilSettings())
     >>> for k in range(30):
@@ -72,16 +72,16 @@ class FoilTrack:
         self._trend: deque[tuple[float, float, float]] = deque(maxlen=settings.frames)
         """Time (s), shift and its standard deviation (eV) of the frames on the trend."""
         self._off_trend: list[tuple[float, float, float]] = []
-        """The frames since then that deviate from the trend and agree with each other."""
+        """The later frames, which deviate from the trend and agree with each other."""
         self._line: tuple[float, ...] | None = None
-        """Numbers of the line through ``_trend``, in the order of :class:`_Lines`; None until it is needed."""
+        """Values of the line through ``_trend``, in the order of :class:`_Lines`; None until they are needed."""
         self._forgotten = False
-        """Whether earlier frames had a foil, and none has been measured for too long."""
+        """Whether earlier frames had a foil, but the last one is too old to use."""
 
     def follow_all(
         self, times: Sequence[float], shifts_ev: Sequence[float], sds_ev: Sequence[float]
     ) -> list[EnergyCalibration]:
-        """Return the calibrations of frames in the order of time; those that :meth:`follow` gives one by one."""
+        """Return the calibrations of frames in the order of time, equal to those of single :meth:`follow` calls."""
         if len(times) == 1:
             return [self.follow(times[0], shifts_ev[0], sds_ev[0])]
         found: list[EnergyCalibration] = []
@@ -95,7 +95,7 @@ class FoilTrack:
         return found
 
     def _follow_steady(self, times: Array, shifts: Array, sds: Array) -> list[EnergyCalibration]:
-        """Follow the first frames as long as each is on a full trend."""
+        """Follow the first frames as long as each lies on a full trend."""
         length = self._settings.frames
         if len(self._trend) < length or self._off_trend:
             return []
@@ -103,7 +103,7 @@ class FoilTrack:
             sliding_window_view(np.concatenate((known, new)), length)
             for known, new in zip(np.array(self._trend).T, (times, shifts, sds), strict=True)
         ]
-        with np.errstate(invalid="ignore"):  # of frames without a foil
+        with np.errstate(invalid="ignore"):  # frames without a foil are NaN
             lines = _fit_lines(*windows)
             level, sd = lines.at(np.concatenate((times[:1], times)))
             expected, expected_sd = lines.before_last().at(times)
@@ -124,7 +124,7 @@ class FoilTrack:
 
         Parameters
         ----------
-        time : of the frame, s
+        time : time of the frame, s
         shift_ev : shift that the frame's own foil determines, eV; NaN without a foil
         sd_ev : standard deviation of that shift, eV
         """
@@ -144,7 +144,7 @@ class FoilTrack:
             self._off_trend = [f for f in self._off_trend if abs(f[1] - shift_ev) <= self._settings.jump_ev]
             self._off_trend.append((time, shift_ev, sd_ev))
             if len(self._off_trend) < self._settings.confirmed:
-                # Later frames show whether this reading or the trend is wrong.
+                # Only later frames show whether this reading or the trend is wrong.
                 doubt_ev = max(expected.sd_ev, abs(deviation))
                 return EnergyCalibration(expected.shift_ev, doubt_ev, Flag.FOIL_OFF_ITS_COURSE)
             self._trend.clear()
@@ -156,10 +156,10 @@ class FoilTrack:
         return self._at(time)
 
     def _is_over(self, time: float, *, has_foil: bool) -> bool:
-        """Whether the trend says nothing of a frame after so long a pause.
+        """Return whether the trend no longer applies to a frame after a pause.
 
-        The error of a slope grows with the distance: over more than the time in which it was measured, it soon
-        exceeds that of the frame's own foil, if it has one.
+        The error of a slope grows with the distance: beyond the time in which the slope was measured, it soon exceeds
+        the error of the frame's own foil, if there is one.
         """
         times = [t for t, *_ in (*self._trend, *self._off_trend)]
         if not times:
@@ -169,12 +169,12 @@ class FoilTrack:
         return abs(time - max(times)) > min(self._settings.forget_s, longest)
 
     def state(self) -> list[Any]:
-        """Return what :meth:`restore` needs."""
+        """Return the state for :meth:`restore`."""
         return [list(self._trend), self._off_trend, self._forgotten]
 
     def restore(self, state: list[Any]) -> None:
-        """Continue where another track had this state."""
-        trend, off_trend, *forgotten = state  # the last is missing in journals of earlier versions
+        """Continue with the state of another track."""
+        trend, off_trend, *forgotten = state  # journals of earlier versions lack the last value
         self._trend.extend(trend)
         self._off_trend = list(off_trend)
         self._line, self._forgotten = None, any(forgotten)
@@ -186,22 +186,22 @@ class FoilTrack:
             *numbers, frames = _fit_lines(*np.array(self._trend).T[:, None].copy())
             self._line = (*(values.item() for values in numbers), frames)
         slope, level_ev, scatter_ev, jitter_ev, mean_s, spread_s2, frames = self._line
-        x = time - mean_s  # as in _Lines.at, for one time without numpy's overhead
+        x = time - mean_s  # as in _Lines.at, for one time, without numpy's overhead
         leverage = x * x / spread_s2 if spread_s2 > 0 else 0.0
         return EnergyCalibration(level_ev + slope * x, scatter_ev * math.sqrt(1 / frames + leverage), flag, jitter_ev)
 
 
 class _Lines(NamedTuple):
-    """N lines through ``frames`` frames each; all others are (N,)."""
+    """N lines through ``frames`` frames each; all other fields are (N,)."""
 
     slope: Array
-    """eV/s; 0 for a few frames."""
+    """Slope, eV/s; 0 if the frames are few."""
     level_ev: Array
     """Value at the mean time."""
     scatter_ev: Array
     """Standard deviation of the frames about the line, at least that of their readings."""
     jitter_ev: Array
-    """The part of the scatter that the readings do not explain."""
+    """The part of the scatter beyond that of the readings."""
     mean_s: Array
     spread_s2: Array
     """Sum of the squared distances from the mean time; 0 if no slope was fitted."""
@@ -212,14 +212,14 @@ class _Lines(NamedTuple):
         return self._replace(**{name: values[:-1] for name, values in self._asdict().items() if name != "frames"})
 
     def at(self, times: Array) -> tuple[Array, Array]:
-        """Return the lines at one time each, (N,), and the standard deviations there, eV."""
+        """Return the lines at one time each, (N,), and their standard deviations there, eV."""
         x = times - self.mean_s
         leverage = np.divide(x**2, self.spread_s2, out=np.zeros(len(x)), where=self.spread_s2 > 0)
         return self.level_ev + self.slope * x, self.scatter_ev * np.sqrt(1 / self.frames + leverage)
 
 
 def _fit_lines(t: Array, s: Array, sd: Array) -> _Lines:
-    """Fit a line to each row of times, shifts and their standard deviations, (N, n)."""
+    """Fit a line to each row of times, shifts and standard deviations, (N, n)."""
     n = t.shape[1]
     first = t[:, :1]
     t = t - first  # times since 1970 would lose digits

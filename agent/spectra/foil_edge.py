@@ -1,4 +1,4 @@
-"""E0 of a reference foil, read from one scan of it."""
+"""Reads the E0 of a reference foil from a single scan."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from .foil import FOIL_READING_SD_EV, EnergyCalibration
 from .noise import estimate_noise
 from .settings import AlignmentSettings
 
-_SEARCH_EV = (-35.0, 35.0)  # wider than the accepted shift, so that a more distant edge is found and not a bump
-_MAX_SHIFT_EV = 15.0  # from the tabulated edge: a monochromator does not drift further
-_BIN_BOUNDS_EV = np.arange(-60.0, 61.0, 4.0)  # about E0: coarse bins that average over the EXAFS
-_LARGEST_RISE_EV = (-8.0, 20.0)  # about E0: metals have a second inflection 10 eV above it
-# Part of the rise from −40…−12 to 12…40 eV that lies between −12…−4 and 4…12 eV: 0.55 for foils, 0.31 for a slope.
+_SEARCH_EV = (-35.0, 35.0)  # wider than the accepted shift, so that a distant edge is found, not a bump
+_MAX_SHIFT_EV = 15.0  # largest distance from the tabulated edge: a monochromator does not drift further
+_BIN_BOUNDS_EV = np.arange(-60.0, 61.0, 4.0)  # relative to E0: coarse bins that average over the EXAFS
+_LARGEST_RISE_EV = (-8.0, 20.0)  # relative to E0: metals have a second inflection 10 eV above it
+# Share of the rise from −40…−12 to 12…40 eV that lies between −12…−4 and 4…12 eV: 0.55 for foils, 0.31 for a slope.
 _MIN_SHARPNESS = 0.45
 _WINDOWS_EV = ((-40, -12), (-12, -4), (4, 12), (12, 40))
 _WINDOWS = tuple(slice(*np.searchsorted(_BIN_BOUNDS_EV, window)) for window in _WINDOWS_EV)
-_SPACING_EV = 3.0  # about E0, to either side: where the distance between points is counted
-_LEVELS_EV = np.array([-40.0, -12.0, 12.0, 40.0])  # about E0: the means below and above the edge
-_ROUNDING = 1e-12  # of a mean over a bin, per value
-_MAX_FALL_BEHIND_SAMPLE = 0.1  # of ln(I0/Iref), in falls of the reference; with fluorescence as Iref both fall alike
-_MIN_FOIL_IN_MU = 0.1  # of μ's rise; a dark current that was not subtracted leaves less in the reference
+_SPACING_EV = 3.0  # half-width of the window about E0 in which the spacing of points is measured
+_LEVELS_EV = np.array([-40.0, -12.0, 12.0, 40.0])  # relative to E0: limits of the means below and above the edge
+_ROUNDING = 1e-12  # rounding of a mean over a bin, relative to the values
+_MAX_FALL_BEHIND_SAMPLE = 0.1  # ln(I0/Iref), per fall of the reference; if Iref is fluorescence, both fall alike
+_MIN_FOIL_IN_MU = 0.1  # per rise of μ; a dark current that was not subtracted leaves less in the reference
 
 
 def read_foils(batch: Batch, edge: Edge, settings: AlignmentSettings) -> list[EnergyCalibration]:
@@ -29,10 +29,10 @@ def read_foils(batch: Batch, edge: Edge, settings: AlignmentSettings) -> list[En
 
     Returns
     -------
-    N, whose shift moves the foil's E0 to the tabulated edge. The shift is NaN without a foil, or where the foil shows
-    no edge near the tabulated one: the foil of another element, or one further off, has bumps there that could be
-    taken for its E0. The standard deviation is the scatter of repeated scans, or more if the noise of the points
-    makes E0 more uncertain.
+    N calibrations, whose shift moves the foil's E0 to the tabulated edge. The shift is NaN without a foil, or if the
+    foil shows no edge near the tabulated one: a foil of another element, or one further off, has bumps there that
+    could be taken for its E0. The standard deviation is the scatter of repeated scans, or larger if the noise of the
+    points makes E0 more uncertain.
     """
     if batch.reference is None or not settings.calibrate_on_reference:
         return [EnergyCalibration(np.nan, np.nan)] * len(batch)
@@ -45,7 +45,7 @@ def read_foils(batch: Batch, edge: Edge, settings: AlignmentSettings) -> list[En
 
 
 def find_exchanged(batch: Batch, edge: Edge, settings: AlignmentSettings) -> dict[int, Refusal]:
-    """Refusals, by row, of transmission spectra that contain the foil because It and Iref are exchanged."""
+    """Return refusals, by row, of transmission spectra that contain the foil because It and Iref are exchanged."""
     if batch.reference is None or not batch.transmission:
         return {}
     fall, rise = _find_falls(batch, edge, settings)
@@ -60,9 +60,9 @@ def find_exchanged(batch: Batch, edge: Edge, settings: AlignmentSettings) -> dic
 
 
 def _find_falls(batch: Batch, edge: Edge, settings: AlignmentSettings) -> tuple[Array, Array]:
-    """Fall of references that are foils upside down, NaN for others, and the rise of μ there; (N,) each.
+    """Return the falls of references that are inverted foils, NaN for others, and the rises of μ there; (N,) each.
 
-    With It and Iref exchanged, μ + reference = ln(I0/Iref) is the sample's own μ. It falls if Iref is fluorescence.
+    If It and Iref are exchanged, μ + reference = ln(I0/Iref) is the sample's own μ. It falls if Iref is fluorescence.
     """
     assert batch.reference is not None
     relative = batch.energy - edge.edge_ev
@@ -74,7 +74,7 @@ def _find_falls(batch: Batch, edge: Edge, settings: AlignmentSettings) -> tuple[
 
 
 def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> tuple[Array, Array, Array]:
-    """E0 of foils, its standard deviation, eV, and the rise of μ over the edge; (N,) each, NaN without an edge."""
+    """Return E0 of foils, its standard deviation, eV, and the rise of μ over the edge; (N,), NaN without an edge."""
     e0, slope, curvature = find_inflection(
         relative, foils, settings.e0_smoothing_ev, _SEARCH_EV, first_inflection=True
     )
@@ -82,7 +82,7 @@ def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> t
     coarse = bin_means(relative, foils, np.where(near, e0, 0.0)[:, None] + _BIN_BOUNDS_EV)
     low, below, above, high = (coarse[:, k].sum(axis=1) / (k.stop - k.start) for k in _WINDOWS)
     steepest = _BIN_BOUNDS_EV[1:-1][np.diff(coarse).argmax(axis=1)]
-    rounding = _ROUNDING * np.maximum(foils.max(axis=1), -foils.min(axis=1))  # all that a constant channel shows
+    rounding = _ROUNDING * np.maximum(foils.max(axis=1), -foils.min(axis=1))  # a constant channel shows no more
     noise = np.maximum(estimate_noise(relative, foils), rounding)
     with np.errstate(over="ignore", invalid="ignore"):
         rise = high - low
@@ -90,18 +90,18 @@ def _find_edges(relative: Array, foils: Array, settings: AlignmentSettings) -> t
         valid &= above - below > _MIN_SHARPNESS * rise
         valid &= (steepest > _LARGEST_RISE_EV[0]) & (steepest < _LARGEST_RISE_EV[1])
         slope_sd, tilt_sd = _noise_of_derivative(relative, e0, noise, settings.e0_smoothing_ev)
-        valid &= slope > settings.min_step_to_noise * slope_sd  # else some bump of the noise is as steep
+        valid &= slope > settings.min_step_to_noise * slope_sd  # otherwise some bump of the noise is as steep
         sd = tilt_sd / curvature
     e0, sd, rise = (np.where(valid, values, np.nan) for values in (e0, np.maximum(sd, FOIL_READING_SD_EV), rise))
     return e0, sd, rise
 
 
 def _noise_of_derivative(relative: Array, e0: Array, noise: Array, smoothing_ev: float) -> tuple[Array, Array]:
-    """Standard deviations, (N,) each, of the smoothed first and second derivatives at E0, per eV and per eV².
+    """Return the standard deviations, (N,) each, of the smoothed derivatives at E0, per eV and per eV².
 
-    White noise of points Δ apart gives variances of noise²·Δ·∫G'² and noise²·Δ·∫G''², where G is a Gaussian of
-    standard deviation σ: ∫G'² = 1/(4·√π·σ³), ∫G''² = 3/(8·√π·σ⁵). The line between neighbouring points smooths as a
-    Gaussian of variance Δ²/6 does.
+    White noise of points Δ apart gives variances of noise²·Δ·∫G'² and noise²·Δ·∫G''² for a Gaussian G of standard
+    deviation σ: ∫G'² = 1/(4·√π·σ³), ∫G''² = 3/(8·√π·σ⁵). Linear interpolation between neighbouring points smooths
+    like a Gaussian of variance Δ²/6.
     """
     points = count_below(relative, e0 + _SPACING_EV) - count_below(relative, e0 - _SPACING_EV)
     spacing = 2 * _SPACING_EV / np.maximum(points, 1)

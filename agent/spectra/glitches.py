@@ -1,9 +1,9 @@
 """The fine search for glitches: single points that no spectrum can have, and runs of two or three.
 
 Each point is compared with the value that :mod:`.kriging` predicts from its neighbours. It is a glitch if the
-difference exceeds the prediction's uncertainty, whichever neighbours are left out. Where earlier frames were measured
-on the same energies, the change since then, which has no edge, is searched in the same way. Good points keep their
-values exactly.
+difference exceeds the uncertainty of the prediction, whichever neighbours are left out. If earlier frames were
+measured on the same energies, the change since then, which has no edge, is searched in the same way. Good points
+keep their values exactly.
 """
 
 from dataclasses import dataclass
@@ -19,32 +19,32 @@ from .kriging import MAX_NUGGET, NEIGHBOUR_OFFSETS, NUGGETS, Mask, Predictor, kr
 # Standard deviation of the structure that neighbours cannot predict, over its local amplitude; from 22 measured
 # standards, whose largest value is four times as high.
 _STRUCTURE_PER_AMPLITUDE = 0.35
-_MIN_NOISE_PER_RANGE = 2e-4  # smaller deviations, relative to the range of the spectrum, do not matter
-_MAX_RUN_WIDTHS = 1.2  # of a run of glitches near the edge, in widths of the narrowest feature
-_MAX_NARROW_RUN_POINTS, _MAX_RUN_POINTS = 2, 3  # of a run near the edge, and elsewhere
-_EARLIER_FRAMES_EXTRA_SD = 0.5  # added to the threshold, because a second test doubles the false alarms
-_PRE_EDGE_NOISE_BELOW_EV = -8.0  # from E0: the noise is estimated there if there are enough points
+_MIN_NOISE_PER_RANGE = 2e-4  # relative to the range of the spectrum; smaller deviations do not matter
+_MAX_RUN_WIDTHS = 1.2  # largest width of a run near the edge, in widths of the narrowest feature
+_MAX_NARROW_RUN_POINTS, _MAX_RUN_POINTS = 2, 3  # largest runs near the edge, and elsewhere
+_EARLIER_FRAMES_EXTRA_SD = 0.5  # added to the threshold, since a second test doubles the false alarms
+_PRE_EDGE_NOISE_BELOW_EV = -8.0  # from E0: the noise is estimated below it if there are enough points
 _MIN_PRE_EDGE_POINTS = 2 * len(NEIGHBOUR_OFFSETS)
-_NOISE_PROFILE_FROM_EV = 15.0  # above E0: the noise varies along the spectrum from here on and is constant below
+_NOISE_PROFILE_FROM_EV = 15.0  # from E0: the noise varies along the spectrum above it and is constant below
 _NOISE_WINDOW_POINTS = 41
-_NOISE_STRIDE_POINTS = 4  # between two windows
+_NOISE_STRIDE_POINTS = 4  # distance between two windows
 _MAX_PASSES = 8
-_E0_ROUNDING_EV = 2.0  # E0 is rounded, so that the frames of a series share their weights
-_MAX_FIT_PASSES = 3  # of the reweighted fit of earlier frames
+_E0_ROUNDING_EV = 2.0  # E0 is rounded to it, so that the frames of a series share their weights
+_MAX_FIT_PASSES = 3  # largest number of passes of the reweighted fit of earlier frames
 _FIT_OUTLIER_SD, _FIT_OUTLIER_WEIGHT = 3, 1e-6
 
 
 class GlitchSettings(Settings):
-    """What counts as a glitch."""
+    """The definition of a glitch."""
 
     threshold: float = Field(default=3.5, ge=3.0)
-    """Deviation of a point from the value that its neighbours predict, in σ, the prediction's own uncertainty
-    included; 0.5 more against earlier frames."""
+    """Deviation of a point from the prediction of its neighbours, in σ, which includes the uncertainty of the
+    prediction; 0.5 more against earlier frames."""
     narrowest_ev: float = Field(default=1.5, gt=0)
-    """FWHM of the narrowest real feature, eV: core hole and instrument. Use less for high-energy-resolution
+    """FWHM of the narrowest real feature, eV, from core hole and instrument. Use less for high-energy-resolution
     fluorescence."""
     max_fraction: float = Field(default=0.15, gt=0, le=0.5)
-    """If more of its points deviate, a spectrum is left as it is, since glitches do not explain that."""
+    """Share of deviating points above which a spectrum is left unchanged, since glitches do not explain so many."""
     earlier_frames: int = Field(default=5, ge=3)
     """Number of earlier frames whose median is the reference."""
 
@@ -54,19 +54,19 @@ class Glitches:
     """The glitches of N spectra, and the repaired spectra."""
 
     found: Mask
-    """(N, M)"""
+    """(N, M) whether points are glitches."""
     size: Array
     """(N, M) difference between measured and predicted μ, in the unit of μ; 0 for good points."""
     sigma: Array
     """(N, M) standard deviation of the noise per point, in the unit of μ."""
     mu: Array
-    """(N, M) repaired; good points are unchanged."""
+    """(N, M) repaired absorption; good points are unchanged."""
     too_many: Mask
     """(N,) whether so many points deviate that the spectrum was left unchanged."""
 
     @cached_property
     def count(self) -> NDArray[np.intp]:
-        """(N,) number of glitches."""
+        """Number of glitches of each spectrum, (N,)."""
         return self.found.sum(axis=1)
 
     @property
@@ -81,16 +81,16 @@ class Glitches:
 def find_glitches(
     energy: Array, mu: Array, e0: float, settings: GlitchSettings, *, earlier: Array | None = None
 ) -> Glitches:
-    """Find and repair the glitches of spectra, each by itself or against earlier frames.
+    """Find and repair the glitches of spectra, each alone or against earlier frames.
 
     Parameters
     ----------
-    energy : (M,) or (N, M) eV, strictly rising. Computing the weights of an axis takes longer than the search, so
-        spectra should share their energies
-    mu : (N, M) in any unit
-    e0 : eV, on the same scale, known to some eV
-    earlier : (K, M) the frames on the same energies just before the first of ``mu``, whose rows then are frames in
-        the order of time. None: each spectrum is searched by itself, as are spectra that do not share their energies
+    energy : (M,) or (N, M) energies, eV, strictly rising. To compute the weights of an axis takes longer than the
+        search, so that spectra should share their energies
+    mu : (N, M) absorption in any unit
+    e0 : E0, eV, on the same scale, known to some eV
+    earlier : (K, M) the frames on the same energies just before the first of ``mu``, whose rows are then frames in
+        the order of time. None: each spectrum is searched alone, as are spectra that do not share their energies
     """
     if energy.ndim == 2 and (energy != energy[0]).any():
         return _concatenated([find_glitches(e, y[None], e0, settings) for e, y in zip(energy, mu, strict=True)])
@@ -124,7 +124,7 @@ def _concatenated(parts: list[Glitches]) -> Glitches:
 
 
 def _change_from_earlier(frames: Array, rows: NDArray[np.intp], depth: int, energy: Array) -> tuple[Array, Array]:
-    """Each frame minus the median of the ``depth`` frames before it, fitted in height and line; and that fit."""
+    """Return each frame minus the fitted median of the ``depth`` frames before it (height and line); and that fit."""
     windows = np.lib.stride_tricks.sliding_window_view(frames, depth, axis=0)
     before = np.median(windows[rows - depth], axis=-1)
     mu, line = frames[rows], np.broadcast_to((energy - energy.mean()) / np.ptp(energy), before.shape)
@@ -132,7 +132,7 @@ def _change_from_earlier(frames: Array, rows: NDArray[np.intp], depth: int, ener
     basis = np.stack([np.ones_like(before), line, scaled], axis=-1)
     weight = np.ones_like(mu)
     expected = before
-    for _ in range(_MAX_FIT_PASSES):  # iteratively reweighted least squares, which glitches do not influence
+    for _ in range(_MAX_FIT_PASSES):  # iteratively reweighted least squares, which resists glitches
         weighted = basis * weight[..., None]
         normal = weighted.swapaxes(1, 2) @ basis + 1e-12 * np.eye(3)
         expected = (basis @ np.linalg.solve(normal, weighted.swapaxes(1, 2) @ mu[..., None]))[..., 0]
@@ -148,14 +148,14 @@ class _Search:
 
     model: Predictor
     threshold: float
-    """In σ."""
+    """Threshold in σ."""
     max_run_ev: float
-    """Width of a run of glitches near the edge."""
+    """Largest width of a run of glitches near the edge, eV."""
     noise_profile_from_ev: float
-    """From E0: the noise varies along the spectrum from here on."""
+    """Energy from E0, eV, above which the noise varies along the spectrum."""
 
     def __call__(self, mu: Array, min_sigma: Array) -> tuple[Mask, Array, Array]:
-        """Glitches, the values that good neighbours predict, and the noise, (N, M) each."""
+        """Return the glitches, the values that good neighbours predict, and the noise, (N, M) each."""
         model = self.model
         spread, error = model.spread[:, 0], model.error[:, 0]
         stencils = np.abs(model.residuals(mu, model.weight[0])) / np.sqrt(model.spread[0])[:, None]  # (S, N, M)
@@ -167,7 +167,7 @@ class _Search:
         residuals = model.residuals(mu, model.weight[:, 0])  # (L, N, M) from all neighbours
         residual, variance = _of_least_variance(sigma**2, structure, spread[:, None], error[:, None], residuals)
         found = residual**2 > self.threshold**2 * variance
-        row, point = np.nonzero(found)  # few, of which no stencil may explain the difference
+        row, point = np.nonzero(found)  # few points, for which no stencil explains the difference
         predicted = (model.weight[:, :, point] * mu[row[:, None], model.index[point]]).sum(axis=-1)  # (L, S, points)
         at = np.s_[:, :, point]
         tested, variances = _of_least_variance(
@@ -183,12 +183,12 @@ class _Search:
     def _refine(
         self, mu: Array, residuals: Array, residual: Array, found: Mask, sigma: Array, min_sigma: Array
     ) -> tuple[Mask, Array, Array]:
-        """Repeat the predictions from good neighbours alone until the glitches stay the same.
+        """Repeat the predictions from good neighbours alone until the glitches no longer change.
 
-        residuals (L, N, M) from all neighbours; residual (N, M) of the best nugget, which is changed, as are
-        ``found`` and ``sigma``.
+        residuals (L, N, M) from all neighbours; residual (N, M) for the best nugget. ``residual``, ``found`` and
+        ``sigma`` are changed in place.
         """
-        rows = np.arange(len(mu))  # spectra whose glitches still change
+        rows = np.arange(len(mu))  # spectra whose glitches have changed
         for _ in range(_MAX_PASSES):
             y, before = mu[rows], found[rows]
             repaired = np.where(before, y - residual[rows], y)
@@ -208,7 +208,7 @@ class _Search:
     def _from_good(
         self, mu: Array, residuals: Array, found: Mask, noise: Array, structure: Array
     ) -> tuple[Array, Array, Array]:
-        """Residual of each point from its good neighbours, its variance, and that variance per noise, (N, M) each.
+        """Return the residuals from good neighbours, their variances, and these per noise variance, (N, M) each.
 
         residuals (L, N, M) from all neighbours; noise, structure: variances (N, M).
         """
@@ -221,7 +221,7 @@ class _Search:
         noise, structure = noise[row, point], structure[row, point]
         nugget = np.clip(noise / np.maximum(structure, 1e-300), NUGGETS[0], MAX_NUGGET)
         w, error, spread_of_good = krige(model.position[neighbours], model.position[point], good, nugget)
-        alone = ~good.any(axis=-1)  # nothing predicts these points
+        alone = ~good.any(axis=-1)  # points without any good neighbour
         predicted = (w * mu[row[:, None], neighbours]).sum(-1)
         residual[row, point] = np.where(alone, 0.0, mu[row, point] - predicted)
         variance[row, point] = noise * spread_of_good + structure * error
@@ -229,7 +229,7 @@ class _Search:
         return residual, variance, spread
 
     def _noise(self, residual: Array, left_out: Mask) -> Array:
-        """Standard deviation per point, (N, M), from residuals in units of their spread."""
+        """Return the standard deviation per point, (N, M), from residuals in units of their spread."""
         relative, narrow = self.model.relative, self.model.narrow
         residual = np.where(left_out, np.nan, residual)
         points = relative < _PRE_EDGE_NOISE_BELOW_EV
@@ -251,8 +251,8 @@ class _Search:
         return sigma
 
     def _amplitude(self, mu: Array) -> Array:
-        """Amplitude of the structure about each point, (N, M): the second largest deviation of the point and its
-        neighbours from their median, since the largest may be a glitch."""
+        """Return the amplitude of the structure near each point, (N, M): the second largest deviation of it and its
+        its neighbours from their median, since the largest may be a glitch."""
         nearby = np.sort(np.concatenate([mu[:, self.model.index], mu[..., None]], axis=-1), axis=-1)
         middle = nearby[..., nearby.shape[-1] // 2]
         highest, high = nearby[..., -1] - middle, nearby[..., -2] - middle
@@ -260,7 +260,7 @@ class _Search:
         return np.maximum(np.minimum(highest, lowest), np.where(highest >= lowest, high, low))
 
     def _short_runs(self, found: Mask) -> Mask:
-        """The glitches without those in runs that are as wide as a feature can be."""
+        """Return the glitches without runs that are as wide as a real feature may be."""
         relative, narrow = self.model.relative, self.model.narrow
         points = found.shape[1]
         index = np.arange(points)
@@ -276,7 +276,7 @@ class _Search:
 def _of_least_variance(
     noise: Array, structure: Array, spread: Array, error: Array, *values: Array
 ) -> tuple[Array, ...]:
-    """The least variance of a prediction over the nuggets, after those of ``values`` that go with it.
+    """Return the least variance of a prediction over the nuggets, and the corresponding ones of ``values``.
 
     noise, structure: variances (…); spread, error, values: (L, …).
     """
@@ -291,6 +291,6 @@ def _of_least_variance(
 
 
 def _is_local_maximum(t: Array) -> Mask:
-    """Whether a point is the highest within two points on either side, (N, M)."""
+    """Return whether a point is the highest within two points on either side, (N, M)."""
     padded = np.pad(t, ((0, 0), (2, 2)))
     return t >= np.max([padded[:, k : k + t.shape[1]] for k in range(5)], axis=0)

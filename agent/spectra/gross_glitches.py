@@ -1,7 +1,7 @@
-"""Gross glitches: every frame is screened at low cost, and only suspicious ones are searched.
+"""Gross glitches: a quick test screens every frame, and only suspicious frames are searched.
 
-A glitch of up to three points bends the spectrum there and not beside it. An edge, a white line or noise bends it
-over a longer range.
+A glitch of up to three points bends the spectrum at the glitch and not beside it. An edge, a white line or noise
+bends it over a longer range.
 """
 
 import numpy as np
@@ -10,16 +10,16 @@ from ..types import Array, medians
 from .glitches import Glitches, GlitchSettings, find_glitches
 from .kriging import Mask
 
-_SEARCH = GlitchSettings(threshold=8.0)  # takes 2 of the 8900 points of 22 clean standards for glitches
-_BESIDE_POINTS = (4, 5)  # two neighbouring distances that a glitch of three points does not reach
-_MIN_BEND_RATIO = 3.0  # of the bend at a glitch to those beside it
+_SEARCH = GlitchSettings(threshold=8.0)  # flags 2 of the 8900 points of 22 clean standards
+_BESIDE_POINTS = (4, 5)  # two neighbouring distances beyond the reach of a glitch of three points
+_MIN_BEND_RATIO = 3.0  # ratio of the bend at a glitch to the bends beside it
 _MIN_BEND_PER_RANGE = (
-    0.012  # over the range of the spectrum: a run of points that is off by 2.4 % bends it by half of that
+    0.012  # relative to the range of the spectrum: points that are off by 2.4 % bend it by half of that
 )
-_MIN_BEND_MEDIANS = 8.0  # in median bends, which measure the noise
-# Values of μ processed at a time: more do not fit into a processor's cache.
+_MIN_BEND_MEDIANS = 8.0  # relative to the median bend, which measures the noise
+# Number of μ values processed at a time: more do not fit into a processor's cache.
 _BLOCK_VALUES = 2**15
-_IGNORED_EXTREMES = 3  # highest and lowest points that do not count for the range of the spectrum
+_IGNORED_EXTREMES = 3  # number of highest and lowest points left out of the range of the spectrum
 
 
 def may_have_gross_glitches(energy: Array, mu: Array) -> Mask:
@@ -27,12 +27,12 @@ def may_have_gross_glitches(energy: Array, mu: Array) -> Mask:
 
     Parameters
     ----------
-    energy : (1 or N, M) eV, strictly rising
-    mu : (N, M) in any unit
+    energy : (1 or N, M) energies, eV, strictly rising
+    mu : (N, M) absorption in any unit
 
     Returns
     -------
-    (N,) whether the spectrum is worth a search; False for spectra of too few points.
+    (N,) whether the spectrum needs a search; False for spectra of too few points.
     """
     points = mu.shape[1]
     if points <= 2 * (max(_BESIDE_POINTS) + _IGNORED_EXTREMES):
@@ -49,11 +49,11 @@ def _bends_sharply(energy: Array, mu: Array) -> Mask:
     bend -= np.multiply(rises[:, 1:], part, out=rises[:, 1:])
     np.abs(bend, out=bend)
     near, far = _BESIDE_POINTS
-    larger = np.maximum(bend[:, :-1], bend[:, 1:])  # of the bends of two neighbours
+    larger = np.maximum(bend[:, :-1], bend[:, 1:])  # the larger bend of two neighbours
     beside = np.zeros_like(bend)
     beside[:, far:] = larger[:, :-near]
     np.maximum(beside[:, :-far], larger[:, near:], out=beside[:, :-far])
-    beside[:, near] = np.maximum(beside[:, near], bend[:, 0])  # which has one neighbour only
+    beside[:, near] = np.maximum(beside[:, near], bend[:, 0])  # the first has one neighbour only
     beside[:, -1 - near] = np.maximum(beside[:, -1 - near], bend[:, -1])
     beside *= _MIN_BEND_RATIO
     sharpest = np.where(bend > beside, bend, 0.0).max(axis=1)
@@ -65,17 +65,17 @@ def _bends_sharply(energy: Array, mu: Array) -> Mask:
 
 
 def find_gross_glitches(energy: Array, mu: Array, e0: float) -> Glitches | None:
-    """Find and repair the gross glitches of spectra, each by itself.
+    """Find and repair the gross glitches of spectra, each alone.
 
     Parameters
     ----------
-    energy : (M,) or (N, M) eV, strictly rising
-    mu : (N, M) in any unit
-    e0 : eV, on the same scale, known to some eV
+    energy : (M,) or (N, M) energies, eV, strictly rising
+    mu : (N, M) absorption in any unit
+    e0 : E0, eV, on the same scale, known to some eV
 
     Returns
     -------
-    None if no spectrum has any.
+    The glitches; None if no spectrum has any.
     """
     axes = np.atleast_2d(energy)
     rows = np.flatnonzero(may_have_gross_glitches(axes, mu))

@@ -1,8 +1,8 @@
-"""Each point of a spectrum predicted from its neighbours in energy by ordinary kriging.
+"""Predicts each point of a spectrum from its neighbours in energy by ordinary kriging.
 
-The covariance function is a Lorentzian of the energy difference, as of lines broadened by core hole and instrument.
-Its length grows with the photoelectron's wave number above the edge, because interatomic distances limit how fast
-EXAFS oscillates. The covariance gives the error of a prediction where points are sparse and the spectrum is steep, so
+The covariance function is a Lorentzian of the energy difference, the shape of lines broadened by core hole and
+instrument. Its length grows with the photoelectron's wave number above the edge, because interatomic distances limit
+how fast EXAFS oscillates. The covariance gives the error of a prediction for sparse points on a steep spectrum, so
 that a sharp white line or a pre-edge peak is not taken for a glitch.
 
 Kriging: J.-P. Chilès, P. Delfiner, Geostatistics (Wiley 2012), ch. 3.
@@ -20,63 +20,63 @@ from ..types import Array
 Mask = NDArray[np.bool_]
 
 NEIGHBOUR_OFFSETS = np.array([-4, -3, -2, -1, 1, 2, 3, 4])
-_WITHIN_TWO_POINTS = (2, 3, 4, 5)  # places in NEIGHBOUR_OFFSETS of the offsets −2, −1, 1 and 2
-# Neighbours that a stencil leaves out: a good point beside a glitch is predicted well if the glitch is left out.
+_WITHIN_TWO_POINTS = (2, 3, 4, 5)  # indices in NEIGHBOUR_OFFSETS of the offsets −2, −1, 1 and 2
+# Neighbours that a stencil leaves out: without the glitch beside it, a good point is predicted well.
 _LEFT_OUT_BY_STENCIL = (
     (),
     *((k,) for k in _WITHIN_TWO_POINTS),
     *combinations(_WITHIN_TWO_POINTS, 2),
     _WITHIN_TWO_POINTS,
 )
-# Variance of the noise over that of the structure. Weights are computed for these values only.
+# Ratios of the variance of the noise to that of the structure. Weights are computed for these values only.
 NUGGETS = np.array([1e-5, 1e-3, 1e-1])
 MAX_NUGGET = 1e3
-_LEFT_OUT_NUGGET = 1e6  # takes a neighbour out of the system of equations
-_MIN_ERROR_VARIANCE = 1e-4  # of a prediction, per variance of the structure
-_MIN_WEIGHT_SUM = 0.5  # the weights add up to 1, unless there is no neighbour
-_NARROW_FEATURES_EV = (-20.0, 20.0)  # about E0, which may be that of a pre-edge peak
-_NO_FEATURES_BELOW_EV = -15.0  # from E0: the covariance length grows by 0.5 eV per eV below it
-_EXAFS_FROM_EV = 10.0  # above E0 the covariance length grows with the wave number
+_LEFT_OUT_NUGGET = 1e6  # removes a neighbour from the system of equations
+_MIN_ERROR_VARIANCE = 1e-4  # error variance of a prediction, relative to the variance of the structure
+_MIN_WEIGHT_SUM = 0.5  # the weights add up to 1 unless there are no neighbours
+_NARROW_FEATURES_EV = (-20.0, 20.0)  # relative to E0, which may be that of a pre-edge peak
+_NO_FEATURES_BELOW_EV = -15.0  # relative to E0; below it the covariance length grows by 0.5 eV per eV
+_EXAFS_FROM_EV = 10.0  # relative to E0; above it the covariance length grows with the wave number
 _EV_PER_K2 = 3.81  # ħ²/2m, eV Å²
-_NOISE_ROWS = 32  # simulated spectra of pure noise, enough for a median over their points
+_NOISE_ROWS = 32  # number of simulated spectra of pure noise, enough for a median over their points
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Weights that predict each point from its neighbours on one energy axis; S stencils, L nuggets."""
+    """Weights that predict each point from its neighbours on one energy axis, for S stencils and L nuggets."""
 
     relative: Array
-    """(M,) eV from E0."""
+    """(M,) energies relative to E0, eV."""
     position: Array
-    """(M,) energy in units of the covariance length."""
+    """(M,) energies in units of the covariance length."""
     index: NDArray[np.intp]
     """(M, 8) indices of the neighbours."""
     inside: Mask
     """(M, 8) whether the neighbour lies inside the scan."""
     weight: Array
-    """(L, S, M, 8)"""
+    """(L, S, M, 8) weights of the neighbours."""
     spread: Array
     """(L, S, M) variance of the prediction error per variance of the noise."""
     error: Array
     """(L, S, M) variance of the prediction error per variance of the structure."""
     narrow: Mask
-    """(M,) where features may be as narrow as core hole and instrument allow."""
+    """(M,) whether features may be as narrow as core hole and instrument allow."""
     least_noise_residual: float
-    """Median over pure noise of the smallest residual of all stencils, in σ."""
+    """Median, for pure noise, of the smallest residual over all stencils, in σ."""
 
     def residuals(self, mu: Array, weight: Array) -> Array:
-        """(K, N, M) differences between spectra (N, M) and their predictions by K ``weight``, (K, M, 8)."""
+        """Return the differences, (K, N, M), of spectra (N, M) from their predictions by K ``weight``, (K, M, 8)."""
         return _residuals(mu, self.index, weight)
 
 
 @lru_cache(maxsize=8)
 def predictor(energy_bytes: bytes, e0: float, narrowest_ev: float) -> Predictor:
-    """Weights for one energy axis, kept for the next frames on it.
+    """Return the weights for one energy axis; they are cached for the next frames on it.
 
     Parameters
     ----------
-    energy_bytes : the float64 energies, eV, as bytes, which can be hashed
-    e0 : eV, on the same scale
+    energy_bytes : the float64 energies, eV, as hashable bytes
+    e0 : E0, eV, on the same scale
     narrowest_ev : FWHM of the narrowest real feature, eV
     """
     energy = np.frombuffer(energy_bytes)
@@ -91,7 +91,7 @@ def predictor(energy_bytes: bytes, e0: float, narrowest_ev: float) -> Predictor:
         used[stencil][:, list(left_out)] = False
     by_nugget = [krige(position[index], position, used, np.full(used.shape[:2], nugget)) for nugget in NUGGETS]
     weight, error, spread = (np.stack(part) for part in zip(*by_nugget, strict=True))
-    weight = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # for the product in _residuals
+    weight = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # for _residuals
     noise = np.random.default_rng(0).normal(size=(_NOISE_ROWS, len(energy)))
     residuals = _residuals(noise, index, weight[0]) / np.sqrt(spread[0])[:, None]
     least = float(np.median(np.abs(residuals).min(axis=0)))
@@ -100,20 +100,20 @@ def predictor(energy_bytes: bytes, e0: float, narrowest_ev: float) -> Predictor:
 
 
 def krige(neighbours: Array, point: Array, used: Mask, nugget: Array) -> tuple[Array, Array, Array]:
-    """Weights and error variances of ordinary kriging.
+    """Return the weights and error variances of ordinary kriging.
 
     Parameters
     ----------
     neighbours : (..., 8) positions in units of the covariance length
     point : (...,) positions of the points to predict
-    used : (..., 8) neighbours that take part
+    used : (..., 8) whether each neighbour takes part
     nugget : (...,) variance of the noise over that of the structure
 
     Returns
     -------
     weights : (..., 8)
     error : (...,) variance of the prediction error per variance of the structure
-    spread : (...,) the same per variance of the noise, with the noise of the point itself
+    spread : (...,) variance of the prediction error, including the point's own noise, per variance of the noise
     """
     n = neighbours.shape[-1]
     between = 1 / (1 + (neighbours[..., :, None] - neighbours[..., None, :]) ** 2)
@@ -133,7 +133,7 @@ def krige(neighbours: Array, point: Array, used: Mask, nugget: Array) -> tuple[A
 
 
 def _covariance_length(relative: Array, narrowest_ev: float) -> Array:
-    """(M,) eV: ``narrowest_ev`` about the edge, a quarter of 1/Å far above it, and growing below it."""
+    """Return lengths, (M,), eV: ``narrowest_ev`` at the edge, a quarter of 1/Å far above, and growing below."""
     k = np.sqrt(np.maximum(relative, 0) / _EV_PER_K2)
     exafs_from_k = np.sqrt(_EXAFS_FROM_EV / _EV_PER_K2)
     above = narrowest_ev + 2 * _EV_PER_K2 * np.maximum(k - exafs_from_k, 0) / 4

@@ -1,7 +1,7 @@
-"""MBACK: μ(E) normalised to the tabulated absorption of the bare atom instead of a post-edge polynomial.
+"""MBACK: normalises μ(E) to the tabulated absorption of the bare atom instead of a post-edge polynomial.
 
-T.-C. Weng, G. S. Waldo, J. E. Penner-Hahn, J. Synchrotron Rad. 12, 506 (2005). Larch's ``mback`` is the reference
-implementation; the tables themselves (f'' or μ of the absorber) are an argument.
+Source: T.-C. Weng, G. S. Waldo, J. E. Penner-Hahn, J. Synchrotron Rad. 12, 506 (2005). Larch's ``mback`` is the
+reference implementation; the caller supplies the tables (f'' or μ of the absorber).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from .batch import Batch
 from .normalisation import Normalised, flatten_and_scale
 from .polynomials import Curve, Orders, Segment, Span, fit_polynomial
 
-_MIN_STEP_PER_PRE_EDGE = 1e-3  # edge step of the table over its value below the edge; 0.1 at an L₁ edge
+_MIN_STEP_PER_PRE_EDGE = 1e-3  # edge step of the table relative to its value below the edge; 0.1 at an L₁ edge
 
 
 @np.errstate(divide="ignore", invalid="ignore")
@@ -23,14 +23,14 @@ def normalise_by_mback(
     The background is a polynomial of E − E0. Both windows have equal weight, whatever their number of points. The
     problem is linear in all unknowns and is solved in one step. The pre-edge line and the post-edge curve of the
     result are those of the table, continued through the edge as power laws, minus the background. The edge step is 0
-    if a window has no points, or the table no edge between the windows.
+    if a window has no points or the table has no edge between the windows.
 
     Parameters
     ----------
-    batch : E0 finite
+    batch : N spectra with finite E0
     tabulated : (1 or N, M) f'' or μ of the absorber at the energies, in any unit, positive
     spans : points of the pre-edge and of the post-edge window, (1 or N,) each
-    orders : (N,) order of the background's polynomial
+    orders : (N,) orders of the background's polynomial
     flatten : whether the slope and curvature of the post-edge are subtracted above E0
     """
     energy, mu, e0 = batch.energy, batch.mu, batch.e0_column[:, 0]
@@ -53,8 +53,8 @@ def normalise_by_mback(
 def _fit_background(
     batch: Batch, tabulated: Array, spans: tuple[Span, Span], orders: Orders
 ) -> tuple[Array, Array, Array]:
-    """Least squares of s·μ + background = table in both windows: the scale s (N, 1), the background (N, M) and its
-    slope at E0 (N,)."""
+    """Fit s·μ + background = table in both windows by least squares; return the scale s (N, 1), the background (N, M)
+    and its slope at E0 (N,)."""
     energy, mu = batch.energy, batch.mu
     index = np.arange(energy.shape[1])
     inside = [(index >= first[:, None]) & (index < last[:, None]) for first, last in spans]
@@ -66,14 +66,14 @@ def _fit_background(
     basis = np.stack([mu / size, *(-s for s in smooth)], axis=-1)
     weighted = (basis * weight[..., None]).swapaxes(1, 2)
     unknown = np.linalg.pinv(weighted @ basis, hermitian=True) @ (weighted @ tabulated[..., None])
-    # The basis holds the negative powers, so that basis · unknowns is the background.
+    # The basis holds negative powers, so that basis · unknowns is the background.
     background = (basis[..., 1:] @ unknown[:, 1:])[..., 0]
     tilt = -unknown[:, 2, 0] / unit
     return unknown[:, :1, 0] / size, background, tilt
 
 
 def _extrapolate(energy: Array, tabulated: Array, e0: Array, window: Span) -> Curve:
-    """The table continued beyond a window as the power law that it follows inside, about E^−2.7."""
+    """Continue the table beyond a window as the power law that it follows inside, about E^−2.7."""
     table = np.broadcast_to(np.log(tabulated), (len(e0), energy.shape[1]))
     law = fit_polynomial(np.log(energy), table, Segment(window, np.array([1])), np.log(e0)[:, None])
     level, power = np.exp(law.level), law.slope

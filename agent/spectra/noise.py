@@ -5,25 +5,25 @@ from numpy.typing import NDArray
 
 from ..types import MAD_TO_SD, Array, Edge, Grid, bin_means, medians
 
-_PRE_EDGE_BELOW_EV = -8.0  # from the edge
+_PRE_EDGE_BELOW_EV = -8.0  # relative to the edge
 _MIN_PRE_EDGE_POINTS = 8
 
 
 def estimate_noise(relative: Array, flat: Array) -> Array:
-    """Standard deviation per point, from the median deviation of points from the line between their neighbours.
+    """Return the standard deviation per point, from the median deviation of points from the line of their neighbours.
 
     Only points below the edge are used if there are enough, since structure above it would count as noise.
 
     Parameters
     ----------
-    relative : (1 or N, M) eV relative to the edge
-    flat : (N, M) in the unit of the result
+    relative : (1 or N, M) energies relative to the edge, eV
+    flat : (N, M) absorption
 
     Returns
     -------
-    (N,)
+    (N,) standard deviations, in the unit of ``flat``
     """
-    below = (relative[:, 1:-1] < _PRE_EDGE_BELOW_EV).sum(axis=1)  # energies rise: these are the first points
+    below = (relative[:, 1:-1] < _PRE_EDGE_BELOW_EV).sum(axis=1)  # the first points, since energies rise
     counts = np.where(below >= _MIN_PRE_EDGE_POINTS, below, relative.shape[1] - 2)
     if len(counts) == 1:
         return _noise_of_points(int(counts[0]), relative, flat)
@@ -44,28 +44,27 @@ def add_noise(
     copies: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Return copies of an aligned spectrum as it would be with other noise of its measured points.
+    """Return copies of an aligned spectrum with new white noise added to its measured points.
 
-    White noise of the points is averaged over the bins, as :func:`align` averages μ. The more points a bin has, the
-    less it scatters; if points are further apart than bins, neighbouring bins scatter together. The noise of the
-    footing is that of its windows; that of the pre- and post-edge fits is neglected, since the footing removes most
-    of it. Waves that are long compared with the spacing of points, to which a model responds most, are drawn such
-    that their variance over the copies is exact.
+    The noise is averaged over the bins as :func:`align` averages μ: the more points a bin has, the less it scatters,
+    and bins narrower than the spacing of points scatter together. The footing includes the noise of its windows. The
+    noise of the pre- and post-edge fits is neglected, since the footing removes most of it. A model responds most to
+    waves that are long compared with the spacing of points; these are drawn with an exact variance over the copies.
 
     Parameters
     ----------
     mu : (G,) aligned spectrum
     noise : standard deviation per point, edge steps
-    energy : (M,) eV, as measured
-    shift_ev : difference of FEFF's and the measured energies, eV: the quantity ``energy_shift_ev``
+    energy : (M,) measured energies, eV
+    shift_ev : quantity ``energy_shift_ev``, the difference between FEFF's and the measured energies, eV
 
     Returns
     -------
-    (copies, G)
+    (copies, G) spectra
     """
     bounds = edge.edge_ev + edge.to_measured_scale(grid.bounds) - (shift_ev - edge.feff_minus_experiment_ev)
     first, last = energy.searchsorted(bounds[[0, -1]])
-    energy = energy[max(min(first - 1, len(energy) - 2), 0) : max(last + 1, 2)]  # points that bins touch
+    energy = energy[max(min(first - 1, len(energy) - 2), 0) : max(last + 1, 2)]  # points that overlap bins
     points = noise * inverse_dct(_white(copies, len(energy), rng))
     footed = edge.scale_structure(mu[None].astype(float), grid, edge.amplitude)
     noisy = grid.footing(footed + bin_means(energy, points, bounds))
@@ -73,8 +72,8 @@ def add_noise(
 
 
 def _white(copies: int, points: int, rng: np.random.Generator) -> Array:
-    """Return white noise, (copies, points), whose first copies − 1 columns have exactly the variance 1 and are
-    uncorrelated: a linear function of these columns then has its true variance over the copies."""
+    """Return white noise, (copies, points), whose first copies − 1 columns are uncorrelated and have a variance of
+    exactly 1, so that any linear function of these columns has its true variance over the copies."""
     white = rng.standard_normal((copies, points))
     exact = white[:, : copies - 1]
     white[:, : copies - 1] = np.linalg.qr(exact - exact.mean(axis=0))[0] * np.sqrt(copies - 1)
@@ -84,7 +83,7 @@ def _white(copies: int, points: int, rng: np.random.Generator) -> Array:
 def inverse_dct(coefficients: Array) -> Array:
     """Return rows (N, M) with these coefficients of the orthonormal cosine transform (DCT-II).
 
-    J. Makhoul, IEEE Trans. Acoust. Speech Signal Process. 28, 27 (1980). The import of scipy.fft takes long.
+    Source: J. Makhoul, IEEE Trans. Acoust. Speech Signal Process. 28, 27 (1980). The import of scipy.fft takes long.
     """
     count = coefficients.shape[1]
     terms = np.pad(coefficients * np.sqrt(count / 2), ((0, 0), (0, 1)))
@@ -97,7 +96,7 @@ def inverse_dct(coefficients: Array) -> Array:
 
 
 def _noise_of_points(count: int, relative: Array, flat: Array) -> Array:
-    """(N,) from ``count`` points after the first."""
+    """Return standard deviations, (N,), from ``count`` points after the first."""
     left, mid, right = (relative[:, k : count + k] for k in range(3))
     w = (mid - left) / (right - left)
     residual = flat[:, 1 : count + 1] - (1 - w) * flat[:, :count] - w * flat[:, 2 : count + 2]

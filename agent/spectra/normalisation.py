@@ -20,30 +20,30 @@ from .batch import Batch
 from .e0 import count_below, find_edge
 from .polynomials import Curve, Orders, Segment, Span, fit_polynomial
 
-_MIN_PRE_EDGE_SLOPE_POINTS = 3  # fewer points below the edge determine a level and no slope
+_MIN_PRE_EDGE_SLOPE_POINTS = 3  # with fewer points below the edge, a level is fitted and no slope
 _MAX_ORDER = 5
 _MIN_DIVISOR = 1e-12
-# Values of μ processed at a time: more do not fit into a cache, and BLAS shares larger products among threads.
+# Number of μ values processed at a time: more do not fit into a cache, and BLAS shares larger products among threads.
 _BLOCK_VALUES = 2**16
-_AREA_START_EV = -20.0  # from E0, below the pre-edge features
-_MIN_WINDOW_POINTS = 2, 3  # pre-edge and post-edge, as in Larch
+_AREA_START_EV = -20.0  # relative to E0, below the pre-edge features
+_MIN_WINDOW_POINTS = 2, 3  # for the pre-edge and the post-edge, as in Larch
 
 Mode = Literal["edge_step", "mback", "area", "none"]
 
 
 class NormalisationSettings(Settings):
-    """How μ(E) is normalised, with Larch's parameter names. Windows are in eV relative to E0; unset ones are
-    determined for each spectrum."""
+    """The normalisation of μ(E), with Larch's parameter names. Windows are in eV relative to E0; the agent determines
+    unset ones for each spectrum."""
 
     mode: Mode = "edge_step"
-    """``edge_step``: the pre-edge becomes 0 and the post-edge curve 1. ``mback``: the same, with both curves from the
-    tabulated absorption of the bare atom on a smooth background; for alignment only, which knows the absorber.
+    """``edge_step``: the pre-edge becomes 0 and the post-edge curve 1. ``mback``: the same, but both curves come from
+    the tabulated absorption of the bare atom on a smooth background; only for alignment, which knows the absorber.
     ``area``: the pre-edge is subtracted and the mean from −20 eV to norm2 becomes 1, for data without a post-edge to
     fit. ``none``: no normalisation."""
     e0: float | None = None
-    """E0 on the energies' own scale, eV; unset: the maximum of the smoothed derivative."""
+    """E0 on the scale of the energies, eV; unset: the maximum of the smoothed derivative."""
     e0_smoothing_ev: float | None = Field(default=None, ge=0.2, le=10)
-    """σ of the Gaussian that smooths that derivative, eV; unset: 0.5 eV, or 1.3 steps between the points."""
+    """σ of the Gaussian that smooths the derivative, eV; unset: 0.5 eV, or 1.3 steps between sparse points."""
     pre1: float | None = None
     """Start of the pre-edge window, eV; unset: the second point, rounded to 5 eV."""
     pre2: float | None = None
@@ -53,8 +53,8 @@ class NormalisationSettings(Settings):
     norm2: float | None = None
     """End of the post-edge window, eV; unset: the last point, rounded to 5 eV."""
     nnorm: int | None = Field(default=None, ge=0, le=_MAX_ORDER)
-    """Order of the post-edge polynomial; unset: 2 over 300 eV and more, 1 over 30 eV and more, else 0. With ``mback``
-    the order of its background; unset: 2, or 1 on a short scan."""
+    """Order of the post-edge polynomial; unset: 2 over 300 eV and more, 1 over 30 eV and more, otherwise 0. With
+    ``mback``, the order of its background; unset: 2, or 1 on a short scan."""
     nvict: int | None = Field(default=None, ge=-4, le=4)
     """Victoreen exponent: the pre-edge line is fitted to μ·E^nvict; unset: 0, a plain line."""
     flatten: bool = True
@@ -86,12 +86,12 @@ class Normalised:
     rise: Array
     """(N, M) post-edge curve − pre-edge line, in the unit of μ."""
     mu: Array
-    """(N, M) as measured."""
+    """(N, M) absorption as measured."""
     e0: Array
-    """(N,) eV on the scale of the energies; NaN where the absorption does not rise. The middle of the scan, or in
-    alignment the tabulated edge, is used instead."""
+    """(N,) E0, eV, on the scale of the energies; NaN where the absorption does not rise. The fits then use the middle
+    of the scan or, in alignment, the tabulated edge."""
     edge_step: Array
-    """(N,) in the unit of μ: post-edge curve − pre-edge line at E0."""
+    """(N,) edge step, in the unit of μ: post-edge curve − pre-edge line at E0."""
     pre_slope: Array
     """(N,) slope of the pre-edge line at E0, in the unit of μ per eV."""
     post_slope: Array
@@ -105,7 +105,7 @@ class Normalised:
     post: Span
     """The points of the post-edge window."""
     windows: Windows | None = None
-    """The windows that Larch's rules give; None where they are not used."""
+    """The windows by Larch's rules; None if they are not used."""
     mode: Mode = "edge_step"
 
     @cached_property
@@ -115,7 +115,7 @@ class Normalised:
 
     @cached_property
     def norm(self) -> Array:
-        """(N, M) normalised, not flattened: the pre-edge is 0, and the post-edge is 1 at E0."""
+        """(N, M) normalised absorption, not flattened: the pre-edge is 0, and the post-edge is 1 at E0."""
         return (self.mu - self.pre_edge) / _divisor(self.edge_step)[:, None]
 
     def with_rows(self, rows: Sequence[int] | NDArray[np.bool_], other: "Normalised") -> "Normalised":
@@ -132,13 +132,13 @@ def normalise(
 ) -> Normalised:
     """Normalise spectra that have the same number of points.
 
-    A spectrum's result does not depend on the others.
+    The result for a spectrum does not depend on the others.
 
     Parameters
     ----------
-    energy : (M,) or (N, M) eV, strictly rising
-    mu : (N, M) or (M,) finite, dimensionless
-    e0 : (N,) eV; None: determined by :func:`find_edge`. ``settings.e0`` takes precedence
+    energy : (M,) or (N, M) energies, eV, strictly rising
+    mu : (N, M) or (M,) absorption, finite, dimensionless
+    e0 : (N,) E0, eV; None: :func:`find_edge` determines it. ``settings.e0`` takes precedence
 
     Raises
     ------
@@ -165,7 +165,7 @@ def normalise(
 
 
 def find_windows(batch: Batch, settings: NormalisationSettings) -> Windows:
-    """The windows and order that ``settings`` state, completed by Larch's rules."""
+    """Return the windows and order that ``settings`` state, completed by Larch's rules."""
     energy, e0 = batch.energy, batch.e0_column[:, 0]
     first, last = energy[:, 0] - e0, energy[:, -1] - e0
     if settings.pre1 is None:
@@ -199,14 +199,14 @@ def fit_lines(
 
     Parameters
     ----------
-    batch : E0 finite
+    batch : N spectra with finite E0
     pre, post : points and order of the fits
-    windows : of Larch's rules, reported in the result
+    windows : windows by Larch's rules, to report in the result
     """
     mu = batch.mu
     first, last = post.span
     post_order = np.minimum(post.order, np.maximum(last - first - 1, 0)) + np.zeros(len(mu), int)
-    # One array: several smaller ones would be returned to the operating system each time.
+    # One array, since the memory of several smaller ones would return to the operating system each time.
     spectra, terms = np.empty((3, *mu.shape)), np.empty((4, len(mu)))
     block = max(_BLOCK_VALUES // mu.shape[1], 1)
     if len(mu) <= block:
@@ -255,7 +255,7 @@ def flatten_and_scale(batch: Batch, above: Array, curve: Array, step: Array, fla
 
 
 def pass_through(mu: Array) -> Normalised:
-    """Spectra (N, M) that need no normalisation: the pre-edge line is 0 and the edge step 1."""
+    """Return spectra (N, M) that need no normalisation; the pre-edge line is 0 and the edge step 1."""
     zeros, zero = np.zeros(mu.shape), np.zeros(len(mu))
     whole = np.zeros(1, np.intp), np.full(1, mu.shape[1])
     slopes, post_order = (zero, zero, zero), zero.astype(int)
@@ -265,13 +265,13 @@ def pass_through(mu: Array) -> Normalised:
 
 
 def span_between(relative: Array, first: float | Array, last: float | Array) -> Span:
-    """The points of axes (1 or N, M) from ``first`` to ``last``, both included; (1 or N,) or floats."""
+    """Return the points of axes (1 or N, M) from ``first`` to ``last`` inclusive; both (1 or N,) or floats."""
     low = (relative < np.asarray(first)[..., None]).sum(axis=1)
     return low, np.maximum((relative <= np.asarray(last)[..., None]).sum(axis=1), low)
 
 
 def larch_spans(batch: Batch, windows: Windows) -> tuple[Span, Span]:
-    """The points of the pre-edge and of the post-edge window by Larch's rules."""
+    """Return the points of the pre-edge and of the post-edge window by Larch's rules."""
     if len(batch.energy) > 1:
         pre_points, post_points = _MIN_WINDOW_POINTS
         pre = _larch_span(batch, windows.pre1, windows.pre2, pre_points)
@@ -282,8 +282,8 @@ def larch_spans(batch: Batch, windows: Windows) -> tuple[Span, Span]:
 
 
 def _larch_span(batch: Batch, first: Array, last: Array, min_points: int | NDArray[np.int_]) -> Span:
-    """A window's points by Larch's rule: from the point at or below its start to the one before the point nearest to
-    its end, at least ``min_points``. If the energies are shared, several windows (…, N) are found at once."""
+    """Return a window's points by Larch's rule: from the point at or below its start to the one before the point
+    nearest to its end, at least ``min_points``. With shared energies, several windows (…, N) are found at once."""
     energy, e0 = batch.energy, batch.e0_column[:, 0]
     points = energy.shape[1]
     if len(energy) == 1:
@@ -320,7 +320,7 @@ def _divisor(step: Array) -> Array:
 
 
 def _fit_pre_edge(batch: Batch, pre: Segment, nvict: int, out: Array) -> Curve:
-    """The pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict; its values are written to ``out``."""
+    """Fit the pre-edge line, or the Victoreen curve (a + b·E)·E^−nvict; write its values to ``out``."""
     energy, mu, e0 = batch.energy, batch.mu, batch.e0_column
     if not nvict:
         return fit_polynomial(energy, mu, pre, e0, out)

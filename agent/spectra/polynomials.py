@@ -1,4 +1,4 @@
-"""Least-squares polynomials in windows of a batch of spectra; each spectrum has its own window and order."""
+"""Fits polynomials in windows of a batch of spectra; each spectrum has its own window and order."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,40 +19,40 @@ class Segment:
 
     span: Span
     order: Orders
-    """(1 or N,)"""
+    """(1 or N,) orders."""
 
     def rows(self, rows: slice) -> "Segment":
-        """The segments of some spectra."""
+        """Return the segments of some spectra."""
         first, last, order = (k if len(k) == 1 else k[rows] for k in (*self.span, self.order))
         return Segment((first, last), order)
 
 
-_MIN_HALF_WIDTH_EV = 1e-12  # of a window, for a window of one point
+_MIN_HALF_WIDTH_EV = 1e-12  # half-width of a window with a single point
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A fitted curve, its value and derivatives at E0."""
+    """A fitted curve with its value and derivatives at E0."""
 
     values: Array
-    """(N, M)"""
+    """(N, M) values of the curve."""
     level: Array
-    """(N,) value at E0."""
+    """(N,) values at E0."""
     slope: Array
-    """(N,) derivative at E0."""
+    """(N,) derivatives at E0."""
     curvature: Array
-    """(N,) half the second derivative at E0."""
+    """(N,) halves of the second derivatives at E0."""
 
 
 def fit_polynomial(x: Array, y: Array, segment: Segment, e0: Array, out: Array | None = None) -> Curve:
-    """Fit a polynomial to each spectrum; 0 for a segment without points.
+    """Fit a polynomial to each spectrum; it is 0 for a segment without points.
 
     Parameters
     ----------
-    x : (1 or N, M)
-    y : (N, M)
-    segment : points and order
-    e0 : (N, 1) where value and derivatives are returned
+    x : (1 or N, M) energies, eV
+    y : (N, M) values
+    segment : points and order of the fit
+    e0 : (N, 1) energies at which to return value and derivatives
     out : (N, M) array for the values; None: a new one
     """
     window, order = segment.span, segment.order
@@ -62,7 +62,7 @@ def fit_polynomial(x: Array, y: Array, segment: Segment, e0: Array, out: Array |
     if all(len(k) == 1 or (k == k[0]).all() for k in (*window, order)):
         return _fit_shared(x[0], y, int(window[0][0]), int(window[1][0]), int(order[0]), e0, out)
     keys, rest = np.stack(np.broadcast_arrays(*window, order)), np.empty((3, len(y)))
-    for first, last, k in np.unique(keys, axis=1).T.tolist():  # few: E0 of a series lies between a few points
+    for first, last, k in np.unique(keys, axis=1).T.tolist():  # few: the E0 of a series lie between a few points
         rows = np.flatnonzero((keys == np.array([[first], [last], [k]])).all(axis=0))
         curve = _fit_shared(x[0], y[rows], first, last, k, e0[rows], np.empty((len(rows), y.shape[1])))
         out[rows], rest[:, rows] = curve.values, (curve.level, curve.slope, curve.curvature)
@@ -70,7 +70,7 @@ def fit_polynomial(x: Array, y: Array, segment: Segment, e0: Array, out: Array |
 
 
 def _fit_shared(x: Array, y: Array, first: int, last: int, order: int, e0: Array, out: Array) -> Curve:
-    """One window and order for all spectra; x (M,)."""
+    """Fit one window and order to all spectra; x (M,)."""
     if last <= first:
         out[:] = 0.0
         return Curve(out, *np.zeros((3, len(y))))
@@ -85,13 +85,13 @@ def _fit_shared(x: Array, y: Array, first: int, last: int, order: int, e0: Array
 @lru_cache(maxsize=16)
 def _powers(energies: bytes, first: int, last: int, order: int) -> tuple[Array, Array, float, float]:
     """Return powers of the scaled energies (order + 1, M), the inverse of the normal equations, and middle and half
-    width, eV.
+    width, eV, cached because the frames of a series have the same energies.
 
-    The frames of a series have the same energies. Points of a window with the same energy raise LinAlgError.
+    Points of a window with equal energies raise LinAlgError.
     """
     x = np.frombuffer(energies)
     middle, half = (x[first] + x[last - 1]) / 2, max((x[last - 1] - x[first]) / 2, _MIN_HALF_WIDTH_EV)
-    u = (x - middle) / half  # within ±1 in the window, so that the normal equations are well conditioned
+    u = (x - middle) / half  # within ±1 in the window, which conditions the normal equations well
     powers = np.ones((order + 1, len(x)))
     for k in range(order):
         np.multiply(powers[k], u, out=powers[k + 1])
@@ -105,7 +105,7 @@ def _powers(energies: bytes, first: int, last: int, order: int) -> tuple[Array, 
 
 
 def _fit_each(x: Array, y: Array, segment: Segment, e0: Array, out: Array) -> Curve:
-    """Spectra on different energies; x (N, M)."""
+    """Fit spectra on different energies; x (N, M)."""
     window, order = segment.span, segment.order
     index = np.arange(x.shape[1])
     weight = ((index >= window[0][:, None]) & (index < window[1][:, None])).astype(float)
@@ -134,7 +134,7 @@ def _fit_each(x: Array, y: Array, segment: Segment, e0: Array, out: Array) -> Cu
 
 
 def _evaluate(values: Array, c: Array, v: Array, half: Array | float) -> Curve:
-    """Value, slope and half second derivative at v (N,) of polynomials with coefficients c (K, N)."""
+    """Return value, slope and half second derivative at v (N,) of polynomials with coefficients c (K, N)."""
     level, (slope, curvature) = c[-1], np.zeros((2, len(v)))
     for k in range(len(c) - 2, -1, -1):  # Horner's rule for a polynomial and its derivatives
         curvature = curvature * v + slope

@@ -1,4 +1,4 @@
-"""Why a measured spectrum cannot be aligned."""
+"""Decides why a measured spectrum cannot be aligned."""
 
 from dataclasses import dataclass
 
@@ -8,45 +8,45 @@ from ..types import Array, Edge, Grid, Reason, Refusal
 from .baseline import Coverage
 from .settings import AlignmentSettings
 
-# Smaller edge steps, relative to the absorption, are rounding errors: a stuck detector has no noise.
+# Edge steps that are smaller, relative to the absorption, are rounding errors: a stuck detector has no noise.
 _MIN_STEP_PER_ABSORPTION = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What decides whether N spectra can be used; arrays (N,)."""
+    """The quantities that decide whether N spectra can be used; arrays (N,)."""
 
     first_ev: Array
-    """First measured energy on FEFF's scale, from the tabulated edge."""
+    """First measured energy on FEFF's scale, eV from the tabulated edge."""
     last_ev: Array
-    """Last measured energy, likewise."""
+    """Last measured energy, on the same scale."""
     shift_ev: Array
-    """Shift that calibrates the monochromator's energies."""
+    """Shift that calibrates the monochromator's energies, eV."""
     gap_ev: Array
-    """Widest range of the grid without a measured point, on the measured scale."""
+    """Widest range of the grid without a measured point, on the measured scale, eV."""
     edge_step: Array
-    """In the unit of μ."""
+    """Edge step in the unit of μ."""
     noise: Array
-    """Standard deviation per point in edge steps."""
+    """Standard deviation per point, in edge steps."""
     rise: Array
-    """Anchor minus foot on the grid, in the unit of μ."""
+    """Difference of the means over ``anchor_ev`` and ``foot_ev`` on the grid, in the unit of μ."""
     max_absorption: Array
     """Largest magnitude of μ."""
     coverage: Coverage
 
 
 def widest_gaps(relative: Array, range_ev: Array, max_gap_ev: float) -> Array:
-    """The widest gap between neighbouring energies inside a range.
+    """Return the widest gap between neighbouring energies inside a range.
 
     Parameters
     ----------
-    relative : (1 or N, M) eV
-    range_ev : (N, 2) on the same scale; only the part of a gap inside it counts
-    max_gap_ev : narrower gaps are skipped
+    relative : (1 or N, M) energies, eV
+    range_ev : (N, 2) range on the same scale; only the part of a gap inside it counts
+    max_gap_ev : gaps up to this width are skipped
 
     Returns
     -------
-    (N,) eV; 0 if no gap is wider than ``max_gap_ev``
+    (N,) widths, eV; 0 if no gap is wider than ``max_gap_ev``
     """
     wide = np.flatnonzero((np.diff(relative) > max_gap_ev).any(axis=0))
     left, right = relative[:, wide], relative[:, wide + 1]
@@ -56,7 +56,7 @@ def widest_gaps(relative: Array, range_ev: Array, max_gap_ev: float) -> Array:
 def find_refusals(
     quality: Quality, grid: Grid, edge: Edge, settings: AlignmentSettings
 ) -> tuple[Refusal | None, ...]:
-    """The first reason that applies to each spectrum, or None."""
+    """Return the first reason that applies to each spectrum, or None."""
     limit = settings.max_extrapolation_ev
     start, stop = grid.start_ev + limit, grid.short_stop_ev or grid.stop_ev - limit
     gap, coverage = quality.gap_ev, quality.coverage

@@ -1,10 +1,10 @@
-"""Self-absorption in fluorescence: its strength, and its correction.
+"""Self-absorption in fluorescence: its strength and its correction.
 
 The fluorescence of a thick sample is not proportional to the absorption μₐ of the edge, but to
-μₐ/(μₐ + μ_b + g·μ_f). Here μ_b is all other absorption at the incident energy, μ_f the absorption of the
-fluorescence on its way out, and g = sin(in)/sin(out). The normalised spectrum N is therefore related to the
-normalised absorption T by N = T·(1 + α)/(T + α) with α = (μ_b + g·μ_f)/Δμ: white lines and EXAFS are damped, small
-features by α/(1 + α).
+μₐ/(μₐ + μ_b + g·μ_f). Here μ_b is all other absorption at the incident energy, μ_f is the absorption of the
+fluorescence on its way out, and g = sin(in)/sin(out). The normalised spectrum N therefore depends on the normalised
+absorption T as N = T·(1 + α)/(T + α) with α = (μ_b + g·μ_f)/Δμ: white lines and EXAFS are damped, small features by
+the factor α/(1 + α).
 
 L. Tröger et al., Phys. Rev. B 46, 3283 (1992); D. Haskel, FLUO (1999), with Larch's ``fluo_corr`` as the reference
 implementation. This is the thick limit of C. H. Booth, F. Bridges, Phys. Scr. T115, 202 (2005).
@@ -17,23 +17,23 @@ from pydantic import Field, model_validator
 
 from ..types import Array, Flag, Settings
 
-# Of 1 + α, the maximum that a thick sample can show. Closer to it, noise makes the correction arbitrary.
+# Share of the maximum, 1 + α, that a thick sample can show. Closer to it, noise makes the correction arbitrary.
 _MAX_CORRECTABLE_PART = 0.98
 
 
 class SelfAbsorptionSettings(Settings):
-    """The sample and its geometry. Spectra measured in transmission are not changed."""
+    """The sample and its geometry. Spectra measured in transmission stay unchanged."""
 
     formula: str | None = None
     """Formula of the whole sample, such as ``LiNiO2``; α is computed from the tables of xraydb."""
     alpha: float | None = Field(default=None, gt=0)
-    """α where it is known; in place of the formula."""
+    """α, if known; it replaces the formula."""
     angle_in_deg: float = Field(default=45.0, gt=0, le=90)
     """Angle between the sample's surface and the incident beam, degrees."""
     angle_out_deg: float = Field(default=45.0, gt=0, le=90)
     """Angle between the sample's surface and the direction of the detector, degrees."""
     correct: bool = True
-    """Whether to correct the damping; otherwise it is only reported."""
+    """Whether to correct the damping; otherwise the agent only reports it."""
     mu_is_fluorescence: bool = False
     """Whether an absorption that arrives already computed was measured in fluorescence."""
 
@@ -52,18 +52,18 @@ def thick_alpha(
     angle_in_deg: float = 45.0,
     angle_out_deg: float = 45.0,
 ) -> float:
-    """α of a thick sample from tabulated absorption coefficients: α = (μ_b + g·μ_f)/Δμ.
+    """Return α of a thick sample from tabulated absorption coefficients: α = (μ_b + g·μ_f)/Δμ.
 
     Parameters
     ----------
-    mu_fluorescence : absorption coefficient of the whole compound at the energy of the fluorescence line
-    mu_below, mu_above : the same just below and just above the edge, in the same unit
+    mu_fluorescence : absorption coefficient of the whole compound at the energy of the fluorescence line, in any unit
+    mu_below, mu_above : absorption coefficients just below and just above the edge, in the same unit
     angle_in_deg : angle between the sample's surface and the incident beam, degrees
     angle_out_deg : angle between the sample's surface and the direction of the detector, degrees
 
     Returns
     -------
-    Dimensionless
+    α, dimensionless
 
     Raises
     ------
@@ -81,7 +81,7 @@ def thick_alpha(
 
 
 def damping(alpha: Array | float) -> Array | float:
-    """Remaining fraction α/(1 + α) of small features, 0…1; 1 without self-absorption."""
+    """Return the remaining fraction α/(1 + α) of small features, 0…1; 1 without self-absorption."""
     return 1.0 / (1.0 + 1.0 / np.asarray(alpha))
 
 
@@ -91,11 +91,11 @@ def correct_self_absorption(norm: Array, alpha: Array | float) -> Array:
     Parameters
     ----------
     norm : (..., M) normalised fluorescence
-    alpha : one for all, or (..., 1)
+    alpha : α of all spectra, or (..., 1)
 
     Returns
     -------
-    (..., M); NaN where a point is higher than a thick sample can show, so that α is too small
+    (..., M) corrected spectra; NaN at points higher than a thick sample can show, which mean that α is too small
     """
     maximum = alpha + 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,15 +109,15 @@ def treat_self_absorption(
 
     Parameters
     ----------
-    norm : (N, M)
+    norm : (N, M) normalised spectra
     alpha : α of the declared compound; None if it does not contain the absorber
     fluorescence : whether the spectra were measured in fluorescence
 
     Returns
     -------
-    spectra : (N, M), NaN where a point is higher than a thick sample can show
+    spectra : (N, M), NaN at points higher than a thick sample can show
     damping : remaining fraction of small features; NaN if unknown
-    flag : what was done or left undone
+    flag : states whether and how the spectra were corrected
     """
     if not fluorescence:
         return norm, 1.0, Flag.NOT_FLUORESCENCE if settings.correct else None

@@ -1,4 +1,4 @@
-"""Alignment that uses the earlier frames of a series: their foils, backgrounds and μ."""
+"""Aligns frames with the help of earlier frames of their series: their foils, backgrounds and μ."""
 
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,29 +17,29 @@ from .foil_edge import read_foils
 from .glitches import Glitches
 from .settings import AlignmentSettings
 
-_MAX_SERIES = 1000  # remembered at a time
+_MAX_SERIES = 1000  # number of series to remember
 
 
 @dataclass
 class _Series:
     background: SeriesBackground = field(default_factory=SeriesBackground)
-    """For scans that are too short."""
+    """Background for scans that are too short."""
     earlier: deque[Array] = field(default_factory=deque)
-    """μ of the last frames as measured, (M,) each, all on ``energies``; for the glitch search."""
+    """μ of the last frames as measured, (M,) each on ``energies``, for the glitch search."""
     energies: bytes = b""
 
 
 class SeriesAlignment:
     """Aligns frames in the order of time, batch by batch; the result does not depend on the batches.
 
-    A series is the frames of one sample, or of one run if the sample is not named, that are measured in one way, for
-    one model.
+    A series holds the frames of one sample, or of one run if the sample is not named, that are measured in one way
+    and served by one model.
 
     Parameters
     ----------
-    settings : how to align
-    max_series : number of series remembered; beyond it, the series that has been longest without a frame is dropped
-    tabulated : by model name, what ``settings`` require of tables
+    settings : settings of the alignment
+    max_series : number of series to remember; the one without a frame for longest is dropped first
+    tabulated : tables that ``settings`` require, by model name
     """
 
     order_matters = True
@@ -53,14 +53,14 @@ class SeriesAlignment:
     ) -> None:
         self._settings = settings
         self._without_glitches = settings.model_copy(update={"glitches": None, "gross_glitches": False})
-        """For spectra whose glitches are repaired."""
+        """Settings for spectra whose glitches are already repaired."""
         self._tabulated = tabulated or {}
         self._series: LRUCache[Hashable, _Series] = LRUCache(max_series)
         self._foils: dict[str, FoilTrack] = {}
-        """By model name: all samples share one monochromator."""
+        """Foils by model name only, since all samples share one monochromator."""
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
-        """Return what frames must have in common to be aligned in one call."""
+        """Return the kind of a frame; only frames of one kind are aligned in one call."""
         series = (frame.series, frame.energy.tobytes()) if self._settings.glitches is not None else ()
         return len(frame.energy), frame.normalised, frame.reference is None, frame.formula, series
 
@@ -105,7 +105,7 @@ class SeriesAlignment:
         return {key: kept} if track is None else {key: kept, ("", "foil", model.name): track.state()}
 
     def restore(self, memory: Memory) -> None:
-        """Continue with the states of :meth:`memory`."""
+        """Continue with the states that :meth:`memory` returned."""
         for (name, owner, *more), state in memory.items():
             if owner == "foil":
                 self._foils[more[0] or ""] = track = FoilTrack(self._settings.foil)
@@ -158,7 +158,7 @@ class SeriesAlignment:
     def _short_frames(
         self, frames: Sequence[Frame], aligned: Aligned, model: Estimator
     ) -> tuple[list[int], list[Array]]:
-        """The rows of frames that are too short, and the background of the frames before each of them."""
+        """Return the rows of frames that are too short, and for each the background of the frames before it."""
         rows: list[int] = []
         backgrounds: list[Array] = []
         for _, group in groupby(range(len(frames)), lambda i: frames[i].series):
@@ -179,7 +179,7 @@ class SeriesAlignment:
 def _follow(
     track: FoilTrack, times: Sequence[float], own: Sequence[EnergyCalibration]
 ) -> Sequence[EnergyCalibration]:
-    """Return the calibrations of frames of which each one's own foil gives ``own``; a frame may have no time."""
+    """Return the calibrations of frames whose own foils give ``own``; a frame may have no time."""
     found = [*own]
     timed = np.flatnonzero(np.isfinite(times)).tolist()
     if not timed:

@@ -1,4 +1,4 @@
-"""FEFF rows → the grid of a model, on the footing that they share with measured spectra (:mod:`.align`)."""
+"""Aligns FEFF rows: puts them on the grid and footing that they share with measured spectra (:mod:`.align`)."""
 
 from collections.abc import Hashable, Sequence
 
@@ -12,18 +12,18 @@ from .noise import estimate_noise
 
 _TAIL_POINTS = 12
 _MAX_TAIL_EV = 30.0  # a FEFF row that begins further above the grid's foot lacks its edge
-# Length of the tail, from value over slope of the first points.
+# Limits of the tail's length, value over slope of the first points.
 _TAIL_LENGTH_EV = (1.0, 30.0)
 _MIN_SLOPE_PER_EV = 1e-6  # avoids a division by 0
 
 
 class TheoryAlignment:
-    """Aligns computed frames, each by itself."""
+    """Aligns computed frames, each alone."""
 
     order_matters = False
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
-        """The number of points."""
+        """Return the number of points; frames with equally many are aligned together."""
         return (len(frame.energy),)
 
     def __call__(self, frames: Sequence[Frame], model: Estimator) -> Aligned:
@@ -35,14 +35,14 @@ class TheoryAlignment:
 def align_theory(energy: Array, mu: Array, grid: Grid, edge_ev: float) -> Aligned:
     """Put FEFF rows onto the grid and its footing.
 
-    No line is fitted, because FEFF has already divided by its atomic background. Below its first energy a row is
-    continued by a tail (:func:`with_tail`). A row that ends before the grid's ``short_stop_ev``, or without one more
-    than one grid step before the grid, or begins after the edge, is refused.
+    No line is fitted, because FEFF has already divided by its atomic background. A tail (:func:`with_tail`) continues
+    a row below its first energy. A row is refused if it ends before the grid's ``short_stop_ev``, or, without one,
+    more than one grid step before the grid's end, or if it begins after the edge.
 
     Parameters
     ----------
-    energy : (N, M) or (M,) eV, FEFF's own
-    mu : (N, M) dimensionless
+    energy : (N, M) or (M,) FEFF's energies, eV
+    mu : (N, M) absorption, dimensionless
     edge_ev : tabulated edge, eV
     """
     energy, tailed = with_tail(np.broadcast_to(energy - edge_ev, mu.shape), mu, grid.bounds[0])
@@ -83,8 +83,8 @@ def with_tail(energy: Array, mu: Array, start_ev: float) -> tuple[Array, Array]:
 
     Parameters
     ----------
-    energy : (N, M) eV
-    mu : (N, M) dimensionless
+    energy : (N, M) energies, eV
+    mu : (N, M) absorption, dimensionless
     start_ev : first energy of the tail, on the same scale as ``energy``
 
     Returns

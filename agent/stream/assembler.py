@@ -1,4 +1,4 @@
-"""Ordered documents of runs → frames."""
+"""Assembles frames from the ordered documents of runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from .unread import UnreadStreams
 _log = get_logger()
 
 MAX_SAMPLES = 256
-"""Number of samples whose robot parameters are remembered."""
+"""Number of samples whose robot parameters are kept."""
 
 
 class FrameAssembler:
@@ -24,9 +24,7 @@ class FrameAssembler:
 
     A whole-spectrum Event gives its frames at once. A sweep of a step scan gives a frame when the energy changes
     direction after it or its run stops. Data that cannot become a frame are returned as SetAside. A SetAside in place
-    of a frame uses one ``seq_num`` of its run.
-
-    Not thread-safe.
+    of a frame uses one ``seq_num`` of its run. Not thread-safe.
 
     Parameters
     ----------
@@ -40,17 +38,17 @@ class FrameAssembler:
         self.thinning = Thinning()
         self._runs: dict[str, RunAssembler] = {}
         self._formed: dict[int, SweepSpectrum] = {}
-        """Spectra of Events that are formed already, by the ids of these."""
+        """Spectra that were formed in advance, by the ``id`` of their Event."""
         self.points: tuple[int, int] | None = None
-        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        """Number of points of the newest step scan in progress, and its planned number (0 if unknown)."""
         self.samples: LRUCache[str, dict[str, float]] = LRUCache(MAX_SAMPLES)
         """Parameters that robot runs recorded, by ``sample_uid``."""
         self.past: dict[str, dict[str, list[int]]] = {}
-        """Positions by run and stream at which an earlier process had read the runs."""
+        """Positions at which an earlier process stopped reading, by run and stream."""
 
     @contextmanager
     def together(self, docs: Iterable[Any]) -> Iterator[None]:
-        """Form the spectra of Events together, before the block sends them one by one.
+        """Form the spectra of Events together; the block then sends the Events one by one.
 
         Events that reach the assembler in another form are formed alone.
         """
@@ -64,7 +62,7 @@ class FrameAssembler:
                 try:
                     if len(same) > 1:
                         self._form(same)
-                except Exception as error:  # each is then formed alone, and reported if it cannot be
+                except Exception as error:  # each spectrum is then formed alone, and its error reported
                     _log.debug("events not formed together", exc_info=error)
             yield
         finally:
@@ -79,7 +77,7 @@ class FrameAssembler:
             return
 
     def __call__(self, document: RunDocument) -> list[FrameOutcome]:
-        """Process one document; return the frames that it completes and the data that it shows to be unusable."""
+        """Process one document; return the frames that it completes, and notes on unusable data."""
         out: list[FrameOutcome] = []
         try:
             out.extend(self._read(document))
@@ -88,18 +86,18 @@ class FrameAssembler:
         return out
 
     def reads_in_order(self, uid: str, descriptor: str) -> bool:
-        """Whether the next Events of a descriptor, if in order, can be read by :meth:`in_order`."""
+        """Return whether :meth:`in_order` can read the next Events of a descriptor, as long as they are in order."""
         run = self._runs.get(uid)
         return run is not None and run.reads_in_order(descriptor)
 
     def in_order(self, uid: str, documents: Sequence[Received]) -> Iterator[FrameOutcome]:
-        """Process Events of one descriptor, which :meth:`reads_in_order`, as calls with each would."""
+        """Process Events of one descriptor for which :meth:`reads_in_order` holds, as single calls would."""
         run = self._runs[uid]
         yield from run.in_order(documents, self._formed)
         self.points = run.points or self.points
 
     def positions(self, uid: str) -> dict[str, list[int]] | None:
-        """Return how far a run is read, as :meth:`RunAssembler.positions` does."""
+        """Return the positions of a run as :meth:`RunAssembler.positions` does."""
         run = self._runs.get(uid)
         return None if run is None else run.positions()
 
@@ -125,12 +123,12 @@ class FrameAssembler:
         made = RunAssembler(info, self._fields, self.samples, self._unread, self.thinning, past)
         run = self._runs.setdefault(info.uid, made)
         run.begin(info)
-        for earlier in self._runs.values():  # a robot run whose stop was lost has ended when its sample is measured
+        for earlier in self._runs.values():  # a robot run whose stop was lost is over once its sample is measured
             if earlier is not run and earlier.info.sample_uid == info.sample_uid:
                 self._keep_parameters(earlier)
 
     def _keep_parameters(self, run: RunAssembler) -> None:
-        """Keep the sample parameters that a robot run recorded."""
+        """Keep the sample parameters of a robot run."""
         sample = run.info.sample_uid
         if sample is not None and run.parameters and not run.measures:
             self.samples[sample] = {**self.samples.get(sample, {}), **run.parameters}

@@ -1,4 +1,4 @@
-"""The book of a stream: accepts documents in any order and returns the documents of each run in order."""
+"""The book accepts the documents of a stream in any order and returns those of each run in order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +19,9 @@ from .records import AGENT_STREAMS, RunRecord, StreamRecord
 from .runs import MAX_FINISHED_RUNS, MAX_UID_LENGTH, Runs
 
 MAX_DESCRIPTORS = 1000
-"""Number of Descriptors of one run."""
+"""Largest number of Descriptors of one run."""
 MAX_DATA_KEYS = 4096
-"""Number of data keys of a Descriptor; to find the fields among ten times as many takes a second."""
+"""Largest number of data keys of a Descriptor; to search ten times as many for fields takes a second."""
 MAX_SEQ_NUM = 10_000_000
 
 Doc = dict[str, Any]
@@ -38,17 +38,16 @@ class Book:
 
     The book returns a run's start, each descriptor before its Events, and the stop after all Events that it
     announces. It waits for a missing document until ``PATIENCE_DOCUMENTS`` further documents have arrived,
-    ``PATIENCE_S`` have passed or ``settle`` is called; then the run continues without it. A start or stop that did
-    not arrive is returned empty. Documents of a finished run are dropped. Events of a stream keep their order of
-    arrival. Repeated Events pass, because of two with one ``seq_num`` the later measurement may be the better one.
-
-    Not thread-safe.
+    ``PATIENCE_S`` have passed or ``settle`` is called; then the run continues without it. The book returns an empty
+    document for a start or stop that did not arrive. It drops documents of a finished run. Events of a stream keep
+    their order of arrival. Repeated Events pass, because the later of two measurements with one ``seq_num`` may be
+    the better one. Not thread-safe.
 
     Parameters
     ----------
     fields : plans to skip, and the configured element and edge
-    reads : whether a stream of this name may hold part of a spectrum; by default ``fields.reads``
-    series : which runs belong to one series
+    reads : returns whether a stream with this name may hold part of a spectrum; by default ``fields.reads``
+    series : settings that assign runs to series
     """
 
     def __init__(
@@ -61,21 +60,21 @@ class Book:
         self._fields, self._reads = fields, reads or fields.reads
         element, edge = element_and_edge(fields, {})
         self.no_run = RunInfo("", element=element, edge=edge)
-        """The run of documents without a run."""
+        """Stands for the run of documents that belong to no run."""
         self.past: dict[str, dict[str, list[int]]] = {}
-        """Positions by run and stream, as in ``positions``, at which an earlier process had read the runs."""
+        """Positions, as in :meth:`positions`, at which an earlier process stopped reading, by run and stream."""
         self._deadlines = Deadlines(self._try)
         self._runs = Runs()
         self._descriptors: dict[str, StreamRecord] = {}
         self._orphans: dict[str, list[Held]] = {}
         """Events whose descriptor has not arrived, by the descriptor's uid."""
         self._given_up: FIFOCache[str, int] = FIFOCache(MAX_FINISHED_RUNS)
-        """Number of Events, not yet reported with a run, by the uid of a descriptor that did not arrive."""
+        """Number of Events not yet reported with a run, by the uid of the descriptor that did not arrive."""
         self._repeated = RepeatedNotes()
-        """Notes on Events that cannot be read, are late or cannot be held back."""
+        """Notes on Events that are unreadable or late, or that cannot be held back."""
         self._held = HeldBack()
         self._stopped: RunRecord | None = None
-        """The stopped run of the current document, which may complete it."""
+        """The stopped run that the current document belongs to and may complete."""
         self._out: list[Entry] = []
         self._readers: dict[str, Callable[[Received], None]] = {
             "start": self._start,
@@ -111,7 +110,7 @@ class Book:
         return self._take_output()
 
     def has_only_events_to_read(self, descriptor: str) -> StreamRecord | None:
-        """Return the stream of a descriptor if nothing but its next Events is waited for, and the run is watched."""
+        """Return a descriptor's stream if its run is watched and waits for nothing but the stream's next Events."""
         stream = self._descriptors.get(descriptor)
         if stream is None or self._deadlines or stream.ignored or stream.order.ahead:
             return None
@@ -120,15 +119,15 @@ class Book:
         return stream if in_progress else None
 
     def count_in_order(self, stream: StreamRecord, documents: Sequence[Received]) -> int:
-        """Accept the Events at the beginning of ``documents`` that are the next ones in order; return their number.
+        """Accept the leading Events of ``documents`` as long as they are in order; return their number.
 
-        The stream is one of :meth:`has_only_events_to_read`, and the first document an Event of it. For these Events
-        a call would return the same Events.
+        :meth:`has_only_events_to_read` returned the stream, and the first document is an Event of it. A normal call
+        would return these Events unchanged.
         """
         descriptor, waits, run = documents[0].doc["descriptor"], self._deadlines, stream.run
         expected, now = stream.order.ready + 1, waits.now
         last_at = now if run.last_at is None else run.last_at
-        gap_s = max(run.longest_gap_s, now - last_at)  # if other runs' documents came later than these
+        gap_s = max(run.longest_gap_s, now - last_at)  # in case documents of other runs came later than these
         for name, doc, at, _ in documents:
             if name != "event" or type(doc) is not dict:
                 break
@@ -155,7 +154,7 @@ class Book:
         return count
 
     def poll(self, now: float) -> list[Entry]:
-        """Return the documents that no longer wait at ``now`` (``time.monotonic()``)."""
+        """Return the documents whose wait has ended at ``now`` (``time.monotonic()``)."""
         self._deadlines.expire(now)
         return self._take_output()
 
@@ -172,11 +171,11 @@ class Book:
         self._deadlines.expire(float("inf"))
         for run in list(self._runs.open.values()):
             self._finish(run)
-        self._deadlines.expire(float("inf"))  # notes on the runs just ended
+        self._deadlines.expire(float("inf"))  # also reports the notes on the runs just ended
         return self._take_output()
 
     def give_up(self, uid: str) -> list[Entry]:
-        """End a run if it is open, and forget it, so that it may be read again from its start."""
+        """End and forget a run, so that it may be read again from its start."""
         if (run := self._runs.open.get(uid)) is not None:
             self._finish(run)
         if (forgotten := self._runs.forget(uid)) is not None:
@@ -190,7 +189,7 @@ class Book:
         return out
 
     def _read_safely(self, read: Callable[[Received], None], document: Received) -> None:
-        """Read one document; set it aside if it cannot be read."""
+        """Read one document; set it aside if it is unreadable."""
         try:
             read(document)
         except Exception as error:
@@ -206,7 +205,7 @@ class Book:
                 self._out.append(aside)
 
     def _try(self, uid: str, step: Callable[[], object]) -> None:
-        """Do a step for one run, or for what is named by ``uid``; report an error, which costs no other run."""
+        """Run a step for one run or document with this uid; report an error, which affects no other run."""
         try:
             step()
         except Exception as error:
@@ -227,7 +226,7 @@ class Book:
         reader(document)
 
     def _run(self, uid: Any) -> RunRecord | None:
-        """Return the run ``uid``, opened if it is new; None if it is finished."""
+        """Return the run ``uid``, opened if it is new; None if the run is finished."""
         run = self._runs.find(uid)
         if run is not None:
             run.touch(self._deadlines.count, self._deadlines.now)
@@ -240,7 +239,7 @@ class Book:
             return
         self._runs.count_bytes(run, doc)
         info = self._describe_run(doc)
-        if run.info is not None:  # the start was given up before it arrived
+        if run.info is not None:  # the start arrived after the book had given it up
             info = replace(info, joined_late=True)
         self._begin(run, info, doc, document.at)
 
@@ -255,7 +254,7 @@ class Book:
         return RunInfo(uid, start, not own and skipped is None, element, edge, sample, read_scan(start, self._series))
 
     def _begin(self, run: RunRecord, info: RunInfo, doc: Doc, at: float) -> None:
-        """Return a run's start, then the documents that waited for it."""
+        """Return a run's start, and then the documents that waited for it."""
         run.info = info
         self._deadlines.remove("start", run.uid)
         self._out.append(RunDocument(info, "start", doc, at))
@@ -301,9 +300,9 @@ class Book:
         return stream
 
     def positions(self, uid: str) -> dict[str, list[int]] | None:
-        """Return the numbers up to which, and how many of which, the Events of each stream of a run have come.
+        """Return the highest number read without a gap, and the count of Events, for each stream of a run.
 
-        None if the run is over or waits for documents, or its data are in files.
+        None if the run is over or waits for documents, or if its data are in files.
         """
         run = self._runs.open.get(uid)
         if run is None or run.stop is not None or run.held or any(s.external for s in run.streams.values()):
@@ -351,7 +350,7 @@ class Book:
         self._pass_on(stream, document)
 
     def _stream(self, document: Received) -> StreamRecord | None:
-        """Return the stream of an Event or StreamDatum; None if the document is held back or given up."""
+        """Return the stream of an Event or StreamDatum; None if the document was held back or given up."""
         uid = document.doc["descriptor"]
         stream = self._descriptors.get(uid)
         if stream is not None:
@@ -375,7 +374,7 @@ class Book:
             self._read_safely(self._event, Received("event", event, document.at))
 
     def _bulk_events(self, document: Received) -> None:
-        """Read the Events of any number of streams in one document, the form before EventPages."""
+        """Read a document with Events of several streams, the predecessor of EventPages."""
         for uid, events in document.doc.items():
             for event in events:
                 self._read_safely(self._event, Received("event", {"descriptor": uid, **event}, document.at))
@@ -390,7 +389,7 @@ class Book:
             self._asset(Received("datum", datum, document.at))
 
     def _asset(self, document: Received) -> None:
-        """Pass on a document about files. It belongs to no descriptor, and the reader of the files waits for it."""
+        """Pass on a document about files. It belongs to no descriptor, and the file reader waits for it."""
         if isinstance(document.doc, dict):
             name: Any = document.name
             self._out.append(RunDocument(self.no_run, name, document.doc, document.at))
@@ -408,7 +407,7 @@ class Book:
             self._stopped = run
 
     def _report_late(self, stream: StreamRecord, doc: Doc) -> None:
-        """Report an Event of a finished run; a stream out of order may have thousands."""
+        """Report an Event of a finished run; an unordered stream may have thousands."""
         run = stream.run
         assert run.info is not None
         if stream.ignored or not stream.counted or not run.info.watched:
@@ -418,7 +417,7 @@ class Book:
         self._report_repeated(f"late {run.uid}", note)
 
     def _hold(self, held: list[Held], run_uid: str, document: Received) -> bool:
-        """Hold a document back; if too many are held already, report it and return False."""
+        """Hold a document back; if too many are held, report it and return False."""
         if self._held.add(held, document):
             return True
         doc, detail = document.doc, self._held.describe()
@@ -427,7 +426,7 @@ class Book:
         return False
 
     def _release(self, held: list[Held]) -> None:
-        """Read documents that were held back."""
+        """Read the documents that were held back."""
         self._held.remove(held)
         for document, _ in held:
             read = self._read if document.name != "descriptor" else self._pass_on_held
@@ -443,7 +442,7 @@ class Book:
         if not held:
             return
         self._given_up[uid] = len(events)
-        # A stopped run that lacks a descriptor reports the Events when it is finished.
+        # A stopped run without a descriptor reports these Events when it is finished.
         if not events or any(run.lacks_descriptor() for run in self._runs.open.values()):
             return
         last = events[-1]
@@ -471,11 +470,11 @@ class Book:
             self._finish(run)
 
     def _finish(self, run: RunRecord) -> None:
-        """Return the end of a run and remember that it is finished."""
+        """Return the end of a run, and remember that the run is finished."""
         if run.finished:
             return
         self._try(run.uid, partial(self._give_up_start, run))
-        if run.info is None:  # that failed
+        if run.info is None:  # the start failed
             self._try(run.uid, partial(self._begin, run, self._without_start(run), {}, self._deadlines.now))
         if run.finished:
             return
@@ -492,7 +491,7 @@ class Book:
         self._out.append(RunDocument(info, "stop", stop, at))
 
     def _report_unread_events(self, run: RunRecord) -> None:
-        """Report with a run the number of Events whose descriptor did not arrive."""
+        """Report, with a run, the number of Events whose descriptor did not arrive."""
         if not run.lacks_descriptor():
             return
         assert run.info is not None

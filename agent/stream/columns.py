@@ -11,27 +11,27 @@ from ..types import Reason, as_count, as_number, as_numbers
 from .sweeps import Array, UnusableError
 
 MAX_SPECTRUM_POINTS = 2_000_000
-"""Largest number of points of one Event: half an hour of an electrometer at 1 kHz. Sorting more delays all runs by
-seconds."""
+"""Largest number of points of one Event: half an hour of an electrometer at 1 kHz. To sort more points would delay
+all runs by seconds."""
 _KINDS = {"c": "complex", "M": "dates", "m": "durations", "U": "texts", "S": "texts", "b": "true or false"}
-"""Types of values that are not real numbers, by numpy's kind."""
+"""Names of the types that are not real numbers, by numpy's kind."""
 
 
 class UnreadFile(str):
-    """Replaces, in an Event, the data of a file that could not be read, and gives the reason."""
+    """The reason why a file could not be read; it replaces the file's data in an Event."""
 
     __slots__ = ()
 
 
 def read_sweep_columns(fields: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
-    """Return the columns, each (M,), of the M Events of a sweep; raise UnusableError."""
+    """Return the columns, (M,) each, of the M Events of a sweep; raise UnusableError if one cannot be read."""
     return _by_role(fields, lambda key: _column(rows, key, is_energy=key == fields.energy))
 
 
 def read_event_columns(fields: StreamFields, data: Mapping[str, Any], grid: Array | None) -> dict[str, Array]:
-    """Return the columns, each (M,), of a whole-spectrum Event; raise UnusableError.
+    """Return the columns, (M,) each, of a whole-spectrum Event; raise UnusableError if one cannot be read.
 
-    ``grid`` holds the energies, eV, for a stream without energies.
+    ``grid`` holds the energies, eV, if the stream has none.
     """
     columns = _by_role(fields, lambda key: read_vector(data, key, is_energy=key == fields.energy))
     if fields.energy is None:
@@ -51,13 +51,13 @@ def read_event_columns(fields: StreamFields, data: Mapping[str, Any], grid: Arra
 def read_vector(data: Mapping[str, Any], key: str, *, is_energy: bool = False) -> Array:
     """Return a field of a whole-spectrum Event, (M,).
 
-    The shape in the descriptor is that of the first reading; later ones may have more or fewer points.
+    The descriptor states the shape of the first reading; later readings may have more or fewer points.
     """
     if key not in data:
         raise UnusableError(Reason.FIELD_MISSING, f"{key} is not in the event")
     value = data[key]
     plain = type(value) is np.ndarray and value.dtype == np.float64 and value.ndim == 1
-    if plain and 1 < value.size <= MAX_SPECTRUM_POINTS:  # as most are, and need no closer look
+    if plain and 1 < value.size <= MAX_SPECTRUM_POINTS:  # the usual case, which needs no closer look
         return value
     _refuse_unread((value,))
     column = _real_numbers(key, value, is_energy)
@@ -80,7 +80,7 @@ def read_energy(data: Mapping[str, Any], fields: StreamFields) -> float:
 
 
 def energy_column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
-    """Return a field of one whole spectrum or of the points of a scan, (M,); empty if it has no such numbers."""
+    """Return a field of one whole spectrum or of the points of a scan, (M,); empty if it holds no such numbers."""
     try:
         read = read_vector(rows[0], key) if len(rows) == 1 else _column(rows, key, is_energy=True)
     except UnusableError:
@@ -89,7 +89,7 @@ def energy_column(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
 
 
 def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
-    """Return the mean of each of ``keys`` over a sweep; means that are not finite are left out."""
+    """Return the mean of each of ``keys`` over a sweep; omit means that are not finite."""
     means = {}
     for key in keys:
         try:
@@ -103,7 +103,7 @@ def average_readings(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> 
 
 
 def read_point_time(data: Mapping[str, Any], fields: StreamFields, doc: Mapping[str, Any]) -> float:
-    """Return the time of a point, Unix seconds: from the configured field, or else the time of its Event."""
+    """Return the time of a point, Unix seconds: from the configured field if possible, otherwise from its Event."""
     time = None if fields.time is None else as_number(data.get(fields.time))
     return document_time(doc) if time is None else time
 
@@ -123,9 +123,9 @@ def announced_events(stop: Mapping[str, Any]) -> dict[str, int]:
 
 
 def finite_scalars(data: Mapping[str, Any], keys: Iterable[str] | None = None) -> dict[str, float]:
-    """Return the finite numbers of a mapping, including arrays of one number; booleans and texts are left out.
+    """Return the finite numbers of a mapping, including arrays of one number; skip booleans and texts.
 
-    ``keys`` selects some; by default all are read.
+    ``keys`` selects entries; by default all are read.
     """
     found = {}
     for key in data if keys is None else keys:
@@ -136,7 +136,7 @@ def finite_scalars(data: Mapping[str, Any], keys: Iterable[str] | None = None) -
 
 @np.errstate(over="ignore", invalid="ignore")
 def _by_role(fields: StreamFields, read: Callable[[str], Array]) -> dict[str, Array]:
-    """Read the columns of the formula; columns of the reference foil that cannot be read are left out."""
+    """Read the columns of the formula; omit unreadable columns of the reference foil."""
     columns: dict[str, Array] = {}
     if fields.energy is not None:
         columns["energy"] = fields.in_ev(read(fields.energy))
@@ -180,7 +180,7 @@ def _column(rows: Sequence[Mapping[str, Any]], key: str, *, is_energy: bool) -> 
 
 
 def _floats(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
-    """Return one number per row, (M,), if all are Python's floats, which need no closer look."""
+    """Return one number per row, (M,), if all are Python floats, the quick and usual case; otherwise None."""
     try:
         values = [row[key] for row in rows]
     except KeyError:
@@ -189,7 +189,7 @@ def _floats(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
 
 
 def _real_numbers(key: str, values: Any, is_energy: bool) -> Array | None:
-    """Return values as float64, of any shape; None if they have no common shape. Raise UnusableError."""
+    """Return values of any common shape as float64; None if shapes differ. Raise UnusableError for other types."""
     try:
         numbers = as_numbers(values)
         column = None if numbers is None else numbers.astype(np.float64, copy=False)

@@ -1,21 +1,21 @@
-"""The waits for documents that should have arrived earlier, each with a limit."""
+"""Limits on the waits for missing documents."""
 
 from collections.abc import Callable
 
 PATIENCE_DOCUMENTS = 256
-"""Number of further documents, of any run, for which the book waits for a start, a descriptor or Events."""
+"""Number of further documents, of any run, during which the book waits for a start, a descriptor or Events."""
 PATIENCE_S = 2.0
-"""Time for which it waits, s, if this ends sooner."""
+"""Longest wait, s, if fewer documents arrive."""
 
 
 class Deadlines:
-    """What is waited for, and what to do when a wait ends without it.
+    """The open waits for documents, and the action that follows if a wait ends in vain.
 
     All waits have the same limit, so that the oldest one ends first.
 
     Parameters
     ----------
-    do : does an action for what is awaited, given by its uid; by default any error is raised
+    do : runs an action for the awaited uid; by default errors of the action propagate
     """
 
     def __init__(self, do: Callable[[str, Callable[[], object]], object] = lambda uid, action: action()) -> None:
@@ -25,7 +25,7 @@ class Deadlines:
         self.count = 0
         """Number of documents so far."""
         self._waits: dict[tuple[str, str], tuple[int, float, Callable[[], None]]] = {}
-        """By the awaited documents: the document count and the time at which the wait ends, and the action then."""
+        """By awaited kind and uid: document count and time at which the wait ends, and the action then."""
 
     def __bool__(self) -> bool:
         return bool(self._waits)
@@ -37,15 +37,15 @@ class Deadlines:
             self.now = at
 
     def add(self, kind: str, uid: str, give_up: Callable[[], None]) -> None:
-        """Begin to wait for documents of a kind and uid, unless such a wait is open."""
+        """Begin to wait for a document of this kind and uid, unless such a wait is open."""
         self._waits.setdefault((kind, uid), (self.count + PATIENCE_DOCUMENTS, self.now + PATIENCE_S, give_up))
 
     def remove(self, kind: str, uid: str) -> None:
-        """End a wait without its action."""
+        """End a wait; its action is not run."""
         self._waits.pop((kind, uid), None)
 
     def expire(self, now: float) -> None:
-        """End the waits whose limit is reached at ``now``, monotonic seconds, with their actions."""
+        """End the waits whose limit is reached at ``now``, monotonic seconds, and run their actions."""
         while self._waits:
             awaited, (last_count, last_time, give_up) = next(iter(self._waits.items()))
             if last_count > self.count and last_time > now:

@@ -1,4 +1,4 @@
-"""Flaws of a detector's channel: constant, saturated, or without beam."""
+"""Finds flaws of a detector channel: a constant or saturated signal, or no beam."""
 
 import math
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from ..types import Array, Reason
 
 _MIN_SATURATED_POINTS = 4
-"""Points in a row at the maximum."""
+"""Smallest number of successive points at the maximum that counts as saturation."""
 _MIN_DISTINCT_FRACTION = 0.5
-"""Of the other values; with fewer distinct values (few counts, no noise) equal neighbours occur by chance."""
+"""Share of distinct values among the others; below it (few counts, no noise) equal neighbours occur by chance."""
 _MAX_DARK_FRACTION = 0.1
-"""Of the median of I0, below which there is no beam."""
+"""Share of the median of I0 below which there is no beam."""
 _MIN_DARK_POINTS = 3
-"""Points in a row; fewer are a glitch."""
+"""Smallest number of successive dark points; fewer are a glitch."""
 DETECTOR_ROLES = ("i0", "it", "fluorescence", "iref")
 _CONSTANT = {"it": Reason.IT_CONSTANT, "fluorescence": Reason.IF_CONSTANT, "iref": Reason.IREF_CONSTANT}
-"""I0 is allowed to be constant: some beamlines publish intensities that are already divided by it."""
+"""Reasons by role. I0 may be constant: some beamlines publish intensities that are already divided by it."""
 _SATURATED = {
     "i0": Reason.I0_SATURATED,
     "it": Reason.IT_SATURATED,
@@ -51,9 +51,9 @@ def _is_negative(channel: Array) -> bool:
 def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | None:
     """Return the first flaw of a channel, (M,), as reason and detail; None if it has no flaw.
 
-    Constant: the detector is dead or stuck. Saturated: several points in a row equal the maximum exactly. I0
-    dropped: I0 is below a tenth of its median for several points, as in a beam dump. ``form_spectrum`` refuses an I0
-    that is not positive.
+    The signal is constant if the detector is dead or stuck. It is saturated if several successive points equal the
+    maximum exactly. I0 has dropped, as in a beam dump, if it is below a tenth of its median for several points.
+    ``form_spectrum`` refuses an I0 that is not positive.
     """
     channel = columns[role]
     if channel.size < 2 * _MIN_SATURATED_POINTS:
@@ -65,7 +65,7 @@ def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | N
         return _CONSTANT[role], f"all {channel.size} values are {channel[0]:g}"
     if (length := _saturated_points(channel, channel == highest)) is not None:
         return _SATURATED[role], f"{length} points in a row at its maximum, {highest:g}"
-    if role == "i0" and not lowest >= _MAX_DARK_FRACTION * highest:  # saves the median where no point can be dark
+    if role == "i0" and not lowest >= _MAX_DARK_FRACTION * highest:  # spares the median if no point can be dark
         dark = channel < _MAX_DARK_FRACTION * np.median(channel)
         if (length := _longest_run(dark)) >= _MIN_DARK_POINTS:
             place = " at the end" if dark[-_MIN_DARK_POINTS:].all() else ""
@@ -75,7 +75,7 @@ def find_flaw(columns: Mapping[str, Array], role: str) -> tuple[Reason, str] | N
 
 
 def is_suspicious(channels: Array, role: str) -> NDArray[np.bool_]:
-    """Return (N,) whether channels, (N, M), may have a flaw or are not positive throughout, and must be examined."""
+    """Return (N,) whether channels, (N, M), may have a flaw or values that are not positive."""
     lowest, highest = channels.min(axis=1), channels.max(axis=1)
     not_positive = ~((lowest > 0) & np.isfinite(highest))
     saturated = np.count_nonzero(channels == highest[:, None], axis=1) >= _MIN_SATURATED_POINTS
@@ -85,7 +85,7 @@ def is_suspicious(channels: Array, role: str) -> NDArray[np.bool_]:
 
 
 def _saturated_points(channel: Array, at_maximum: NDArray[np.bool_]) -> int | None:
-    """Return the number of saturated points in a row, or None."""
+    """Return the number of successive saturated points, or None."""
     if np.count_nonzero(at_maximum) < _MIN_SATURATED_POINTS:
         return None
     length = _longest_run(at_maximum)
@@ -96,6 +96,6 @@ def _saturated_points(channel: Array, at_maximum: NDArray[np.bool_]) -> int | No
 
 
 def _longest_run(mask: NDArray[np.bool_]) -> int:
-    """Return the length of the longest run of True."""
+    """Return the length of the longest run of True values."""
     borders = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False]))))
     return int((borders[1::2] - borders[::2]).max()) if borders.size else 0

@@ -26,14 +26,14 @@ class Trace(Settings):
     """Where one side of a fly scan is recorded."""
 
     stream: str
-    """Regular expression for the whole name of its streams."""
+    """Regular expression that matches the whole name of the trace's streams."""
     columns: tuple[str, ...] = ()
-    """Names of the columns of the tables in its Events. If unset, each scalar of its Events is a column, on the time
-    of the Event."""
+    """Names of the columns of the tables in its Events. If unset, each scalar of its Events is a column, and the time
+    is that of the Event."""
     time: tuple[str, ...] = ()
-    """Column of the seconds; if nanoseconds are in a separate column, that column as second name."""
+    """Column with the seconds; if another column holds the nanoseconds, name it second."""
     counter_bits: int | None = Field(default=None, ge=2, le=62)
-    """Number of bits of the other columns, if these are counters in two's complement."""
+    """Number of bits of the other columns if these are counters in two's complement."""
 
     @field_validator("stream")
     @classmethod
@@ -51,26 +51,26 @@ class Trace(Settings):
         return self
 
     def reads(self, stream: str) -> bool:
-        """Whether a stream of this name belongs to the trace."""
+        """Return whether a stream with this name belongs to the trace."""
         return re.fullmatch(self.stream, stream) is not None
 
 
 class FlySettings(Settings):
-    """Streams of a fly scan that are joined; ``fields`` names the columns of the joined stream."""
+    """Streams of a fly scan to join; ``fields`` names the columns of the joined stream."""
 
     signals: Trace
-    """Streams of the intensities, whose times are the points of a spectrum."""
+    """Streams of the intensities; their times are the points of a spectrum."""
     axis: Trace
-    """Streams of the monochromator's position, which is interpolated linearly to the times of the signals."""
+    """Streams of the monochromator's position; the agent interpolates it linearly to the times of the signals."""
     offsets: Mapping[str, str] = {}
-    """RunStart keys of the offsets that are subtracted from intensities, by column."""
+    """RunStart keys of the offsets that the agent subtracts from the intensities, by column."""
     offset_scale: float = 1.0
     """Counts per unit of the offsets."""
     gains: Mapping[str, str] = {}
-    """RunStart keys of log10 of the gains by which intensities are then divided, by column."""
+    """RunStart keys of log10 of the gains by which the agent then divides the intensities, by column."""
 
     def trace(self, stream: str) -> Trace | None:
-        """Return the trace to which a stream of this name belongs, or None."""
+        """Return the trace that a stream with this name belongs to, or None."""
         return next((trace for trace in (self.signals, self.axis) if trace.reads(stream)), None)
 
 
@@ -85,7 +85,7 @@ def external_keys_to_read(
 
     Returns
     -------
-    Data keys, or the reason why the spectra cannot be read in any case
+    Data keys, or the reason why the spectra cannot be read
     """
     if fly is None or (trace := fly.trace(str(descriptor.get("name", "primary")))) is None:
         return external_keys_of_spectra(fields, descriptor, start)
@@ -100,13 +100,13 @@ class _Side:
 
     tables: dict[str, list[Array]] = field(default_factory=dict)
     unread: str = ""
-    """Why a file could not be read, or empty."""
+    """Why a file could not be read; empty if all were read."""
 
 
 @dataclass(slots=True)
 class _FlyRun:
     streams: dict[str, str] = field(default_factory=dict)
-    """Names of the streams that are joined, by descriptor uid."""
+    """Names of the joined streams, by descriptor uid."""
     sides: dict[str, _Side] = field(default_factory=lambda: {"signals": _Side(), "axis": _Side()})
     seen: dict[str, set[int]] = field(default_factory=dict)
     """``seq_num`` of the Events that have arrived, by stream."""
@@ -117,26 +117,24 @@ class _FlyRun:
 
 
 class FlyJoiner:
-    """Replaces the streams of ``settings`` in each run by one joined stream, at the run's stop.
+    """Replaces the streams of ``settings`` in each run by one joined stream, when the run stops.
 
-    Rows whose time is not positive are padding of a buffer. Of rows with the same time, the first one counts. The
+    Rows whose time is not positive are padding of a buffer. Of rows with equal times, the first one counts. The
     joined stream ``fly`` has one Event with the columns of the signals, the columns of the axis at the times of the
-    signals, and ``time``. Other documents pass unchanged.
-
-    Not thread-safe.
+    signals, and ``time``. Other documents pass unchanged. Not thread-safe.
     """
 
     waiting = False
-    """A run is joined when it stops; the joiner waits for nothing else."""
+    """Always False: a run is joined when it stops, and the joiner waits for nothing else."""
 
     def __init__(self, settings: FlySettings, fields: FieldSettings) -> None:
         self._settings, self._fields = settings, fields
         self._runs: dict[str, _FlyRun] = {}
         self._logged_errors: set[tuple[str, str]] = set()
-        """Document and exception names that are already logged."""
+        """Document and exception names already logged."""
 
     def passes(self, run: str, descriptor: str) -> bool:
-        """Whether the Events of a descriptor are not joined."""
+        """Return whether the Events of a descriptor pass unchanged."""
         return (known := self._runs.get(run)) is None or descriptor not in known.streams
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
@@ -196,7 +194,7 @@ class FlyJoiner:
         return [*out, replace(stop, doc=doc)]
 
     def _report_lost_events(self, uid: str, run: _FlyRun, announced: Mapping[str, int]) -> list[SetAside]:
-        """Report streams with too many lost Events; energies would be interpolated over the holes."""
+        """Report streams with too many lost Events, over whose gaps the energies would be interpolated."""
         for name in sorted(set(run.streams.values())):
             seen = run.seen.get(name, set())
             total = max(announced.get(name, 0), *seen, 0)
@@ -207,7 +205,7 @@ class FlyJoiner:
         return []
 
     def _join(self, info: RunInfo, run: _FlyRun) -> Iterator[RunDocument | SetAside]:
-        """Yield the descriptor and the Event of the joined stream, or the reason why there are none."""
+        """Yield the descriptor and the Event of the joined stream, or the reason why they are missing."""
         uid, start = info.uid, info.start
         for side, trace in (("signals", self._settings.signals), ("axis", self._settings.axis)):
             if run.sides[side].unread:
@@ -234,7 +232,7 @@ class FlyJoiner:
         yield RunDocument(info, "event", event | {"filled": {}}, run.at)
 
     def _intensity(self, column: str, counts: Array, start: Mapping[str, Any]) -> Array:
-        """Remove offset and gain from counts, as far as the RunStart has them."""
+        """Remove the offset and the gain from counts, if the RunStart states them."""
         offset = self._start_number(column, self._settings.offsets, start) * self._settings.offset_scale
         return (counts - offset) / 10.0 ** self._start_number(column, self._settings.gains, start)
 
@@ -267,7 +265,7 @@ def merge_tables(tables: Mapping[str, list[Array]], trace: Trace) -> list[tuple[
 
     Returns
     -------
-    For each data key the times, (M,), strictly rising, s, and the other columns, each (M,), by name
+    For each data key: the times, (M,), strictly rising, s, and the other columns, (M,) each, by name
 
     Raises
     ------
@@ -312,11 +310,11 @@ def join_columns(
 
     Parameters
     ----------
-    signals, axis : times, (M,), s, and columns, each (M,), by name, of each table
+    signals, axis : for each table its times, (M,), s, and its columns, (M,) each, by name
 
     Returns
     -------
-    Columns, each (K,), by name, and ``time``
+    Columns, (K,) each, by name, and ``time``
 
     Raises
     ------

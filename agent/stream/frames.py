@@ -1,4 +1,4 @@
-"""Frames of one run from its sweeps and whole-spectrum Events."""
+"""Makes the frames of one run from its sweeps and whole-spectrum Events."""
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +29,10 @@ Doc = Mapping[str, Any]
 
 
 class Thinning:
-    """Which frames are answered under overload: one in ``every``, on average.
+    """Selects the frames to answer under overload: one in ``every``, on average.
 
-    The choice is irregular, so that it leaves out no run or direction of sweeps altogether: multiples of the golden
-    ratio, modulo 1, are spread evenly over any period.
+    The choice is irregular, so that no run or sweep direction is left out altogether: multiples of the golden ratio,
+    modulo 1, spread evenly over any period.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Thinning:
         self._frames = 0
 
     def leaves_out(self) -> bool:
-        """Whether the next frame is left out."""
+        """Return whether the next frame is left out."""
         if self.every == 1:
             return False
         self._frames += 1
@@ -48,12 +48,12 @@ class Thinning:
 
 
 class RunFrames:
-    """Makes and numbers the frames of one run; a SetAside in place of a frame has a number, too.
+    """Makes and numbers the frames of one run; a SetAside in place of a frame uses a number, too.
 
     Parameters
     ----------
-    samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
-    thinning : frames that are left out under overload, before the work for them
+    samples : parameters from robot runs, by ``sample_uid``; frames carry those of their sample
+    thinning : selects the frames to leave out under overload, before any work for them
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RunFrames:
         self.count = 0
         """Number of frames and of notes in place of a frame."""
         self._fragments = RepeatedNotes()
-        """Groups of points too small for a sweep; energies in disorder give hundreds."""
+        """Groups of points too few for a sweep; unordered energies give hundreds."""
         self._sweeps: dict[str, int] = {}
         """Number of sweeps in the latest whole-spectrum Event, by stream."""
 
@@ -77,7 +77,7 @@ class RunFrames:
     ) -> Iterator[FrameOutcome]:
         """Make frames of the sweeps of a step scan.
 
-        ``cut`` is why the last one may be incomplete; its detail follows the number of points.
+        ``cut`` states why the last sweep may be incomplete; its detail is appended to the number of points.
         """
         if turns_too_often([len(s.points) for s in sweeps], self._settings.min_points):
             detail = (
@@ -98,7 +98,7 @@ class RunFrames:
         yield from self._fragments.take()
 
     def finish(self) -> Iterator[FrameOutcome]:
-        """Return one note on the groups of points too small for a sweep, after the first one."""
+        """Return one note on all groups of points too few for a sweep, after the first group."""
         yield from self._fragments.further("")
 
     def _of_sweep(self, stream: str, fields: StreamFields, sweep: Sweep, cut: Refusal | None) -> FrameOutcome:
@@ -123,7 +123,7 @@ class RunFrames:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.info.uid}/{stream}/{sweep.number}"))
 
     def _refuse_incomplete(self, sweep: Sweep, cut: Refusal | None) -> None:
-        """Refuse a sweep with a hole; a hole at the edge would give a wrong estimate with a narrow interval."""
+        """Refuse an incomplete sweep: a hole at the edge would give a wrong estimate with a narrow interval."""
         missing, present = sum(sweep.gaps), len(sweep.points)
         if sweep.overfull:
             raise UnusableError(Reason.TOO_MANY_POINTS, f"the energy did not turn round within {present} points")
@@ -141,9 +141,9 @@ class RunFrames:
     def form_together(
         self, fields: StreamFields, docs: Sequence[Doc], grid: Array | None
     ) -> list[SweepSpectrum | None]:
-        """Form the spectra of whole-spectrum Events that :meth:`of_event` will be called with; None for some or all.
+        """Form the spectra of whole-spectrum Events in advance of :meth:`of_event`; None for spectra to form alone.
 
-        ``grid`` holds the energies, eV, for a stream without energies.
+        ``grid`` holds the energies, eV, if the stream has none.
         """
         settings = self._settings
         alone = fields.formula is None or fields.time is not None or settings.bin_ev is not None
@@ -164,8 +164,8 @@ class RunFrames:
 
         Parameters
         ----------
-        grid : energies, eV, for a stream without energies
-        formed : its spectrum, if :meth:`form_together` has formed it
+        grid : energies, eV, if the stream has none
+        formed : spectrum of the Event if :meth:`form_together` formed it
         """
         if formed is not None:
             yield self.of_formed(stream, fields, doc, received, formed)

@@ -1,4 +1,4 @@
-"""Finds the energies of a stream whose field names do not tell them, by their values."""
+"""Finds the energies of a stream by their values, if the field names do not identify them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ def guess_energy(
     absorber: tuple[str | None, str | None],
     min_points: int,
 ) -> StreamFields | None:
-    """Return the only candidate whose values are energies of a spectrum; None unless there is exactly one.
+    """Return the candidate whose values are energies of a spectrum; None unless there is exactly one.
 
-    The values cover the run's absorption edge. Where the edge is unknown, the unit or the name of the field must also
-    be that of an energy. A readback is preferred to its setpoint.
+    The values must cover the run's absorption edge. If the edge is unknown, the unit or the name of the field must
+    also be that of an energy. A readback takes precedence over its setpoint.
 
     Parameters
     ----------
-    candidates : the fields of the stream, by the data key of the energy
-    columns : values of these data keys, each (M,), in the order of acquisition
-    units : their units in the descriptor
+    candidates : fields of the stream, by the data key of the energy
+    columns : values of these data keys, (M,) each, in the order of acquisition
+    units : units of these data keys in the descriptor
     absorber : element and edge of the run, as far as they are known
     min_points : smallest number of points in a sweep
     """
@@ -43,7 +43,7 @@ def guess_energy(
 
 
 def prefer_readback(keys: Sequence[str]) -> list[str]:
-    """Return the keys of readbacks if there are any, and of these the keys of monochromators if there are any."""
+    """Return the keys of readbacks, if any, and among these the keys of monochromators, if any."""
     found = list(keys)
     for preferred in (lambda name: not _TARGET.search(name), _MONOCHROMATOR.search):
         found = [key for key in found if preferred(plain_name(key))] or found
@@ -68,7 +68,7 @@ def scale_to_ev(
     unit : unit in the descriptor, or None
     absorber : element and edge of the run, as far as they are known
     min_points : smallest number of points in a sweep
-    by_name : whether a column of an unknown element must have the unit or the name of an energy
+    by_name : whether a column of an unknown element needs the unit or the name of an energy
     """
     unit = plain_unit(unit)
     if unit not in ("", "ev", "kev") or values.size < min_points or not np.isfinite(values).all():
@@ -89,7 +89,7 @@ def scale_to_ev(
 
 
 def _edges(element: str | None, edge: str | None) -> list[float]:
-    """Return the tabulated edges, eV, that a run may measure; an empty list if its element is unknown."""
+    """Return the tabulated edges, eV, that a run may measure; empty if the element is unknown."""
     energies = []
     for name in (edge,) if edge else ("K", "L3", "L2", "L1"):
         try:

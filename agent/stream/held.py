@@ -1,26 +1,26 @@
-"""Documents that wait for others, limited in number and in size."""
+"""Documents that wait for others, with limits on their number and size."""
 
 from collections.abc import Iterable
 
 from ..types import Received, size_of
 
 MAX_HELD_DOCUMENTS = 4096
-"""Number of documents that wait for their start or descriptor at once."""
+"""Largest number of documents that wait for their start or descriptor at once."""
 MAX_HELD_BYTES = 32 * 2**20
-"""Their total size in memory, bytes."""
+"""Largest total size of these documents in memory, bytes."""
 
 Held = tuple[Received, int]
 """A document and its size, bytes."""
 
 
 class HeldBack:
-    """Counts the documents that are held back in several lists, and their bytes."""
+    """Counts the documents in several lists of held documents, and their bytes."""
 
     def __init__(self) -> None:
         self.count = self.bytes = 0
 
     def add(self, held: list[Held], document: Received) -> bool:
-        """Append a document to ``held``; return False if the limits do not allow it."""
+        """Append a document to ``held``; return False if that would exceed the limits."""
         size = size_of(document.doc)
         if self.count >= MAX_HELD_DOCUMENTS or self.bytes + size > MAX_HELD_BYTES:
             return False

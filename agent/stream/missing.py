@@ -1,4 +1,4 @@
-"""What a run lacks: Events, streams and fields that did not come, and sweeps that may be incomplete."""
+"""Reports missing data of a run: Events, streams and fields that did not arrive, and incomplete sweeps."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -23,28 +23,29 @@ _log = get_logger()
 
 
 class MissingData:
-    """Reports what one run lacks.
+    """Reports the missing data of one run.
 
     Parameters
     ----------
-    frames : numbers the notes that come in place of a frame
+    frames : numbers the notes that take the place of a frame
     unread : reports streams that are not read, each once over all runs
     """
 
     def __init__(self, settings: FieldSettings, frames: RunFrames, unread: UnreadStreams) -> None:
         self._settings, self._frames, self._unread = settings, frames, unread
         self.unreadable = False
-        """Whether a stream of the run was reported that cannot be read."""
+        """Whether the run has a reported stream that cannot be read."""
 
     @property
     def _info(self) -> RunInfo:
         return self._frames.info
 
     def note_measured_again(self, stream: SpectrumStream, seq: int) -> None:
-        """Count an Event that has the number of another one, and log the first.
+        """Count an Event that has the number of an earlier one; log the first such Event.
 
-        A RunEngine that resumes after a pause repeats the Events since its last checkpoint under their numbers. An
-        Event whose uid may have been forgotten is taken for one that its transport repeats, and is not counted.
+        A RunEngine that resumes after a pause repeats the Events since its last checkpoint under their old numbers.
+        If the uid of the earlier Event may have been forgotten, the Event is taken for a repetition by its transport
+        and is not counted.
         """
         if seq <= max(stream.read_before, stream.order.ready - MAX_ANSWERED):
             return
@@ -55,7 +56,7 @@ class MissingData:
             _log.warning("events measured again after a pause are not used: the first ones are answered", **about)
 
     def gap(self, stream: SpectrumStream, missing: int, time: float) -> SetAside:
-        """Report the Events that are missing by now, except those of earlier reports."""
+        """Report the Events missing so far, except those of earlier reports."""
         lost, stream.reported = missing - stream.reported, missing
         detail = f"{counted(lost, 'event')} of stream {stream.name} did not arrive"
         if stream.order.gaps:
@@ -65,7 +66,7 @@ class MissingData:
         return SetAside(uid, uid, time, Reason.EVENTS_LOST, detail, count=lost)
 
     def nothing_came(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> SetAside:
-        """Report a stream of spectra of which no Event arrived."""
+        """Report a stream of spectra without any Event."""
         reason, detail = Reason.TOO_FEW_POINTS, f"stream {stream.name} has no events"
         if announced:
             reason = Reason.POINTS_LOST if stream.points is not None else Reason.EVENTS_LOST
@@ -75,7 +76,7 @@ class MissingData:
     def of_fields(
         self, descriptors: Iterable[StreamDescriptor], streams: Iterable[SpectrumStream], stop: Doc
     ) -> Iterator[SetAside]:
-        """Report configured fields that no stream has, but not for a robot run, which records no spectra."""
+        """Report configured fields that no stream has; robot runs record no spectra and are exempt."""
         read = [d for d in descriptors if self._settings.reads(d.name)]
         reported = self.unreadable or any(stream.fields.formula for stream in streams)
         if not self._info.watched or reported or not read:
@@ -89,9 +90,9 @@ class MissingData:
             yield SetAside(uid, uid, document_time(stop), why.reason, why.detail)
 
     def of_streams(self, descriptors: Iterable[StreamDescriptor], stop: Doc) -> Iterator[SetAside]:
-        """Report a run that names its element and has no stream that may hold spectra.
+        """Report a run that names its element but has no stream that may hold spectra.
 
-        The book reports streams that the RunStop announces.
+        The book reports the streams that a RunStop announces.
         """
         names = [descriptor.name for descriptor in descriptors]
         if not self._info.watched or self.unreadable or any(map(self._settings.reads, names)):
@@ -103,7 +104,7 @@ class MissingData:
             yield self._frames.set_aside(self._info.uid, document_time(stop), Reason.TOO_FEW_POINTS, detail)
 
     def unknown_energy(self, descriptor: StreamDescriptor) -> SetAside:
-        """Give up a stream of intensities whose energy is unknown."""
+        """Return the note on a stream of intensities whose energy is unknown."""
         doc, _ = descriptor.unread[-1]
         known = next(iter(descriptor.candidates.values()))
         signals = ", ".join(sorted(known.used - {known.energy}))
@@ -114,7 +115,7 @@ class MissingData:
         return SetAside(self._info.uid, descriptor.doc["uid"], document_time(doc), Reason.NO_ENERGY, detail[:500])
 
     def warn_of_unread(self, descriptors: Iterable[StreamDescriptor], min_events: int) -> None:
-        """Log the streams with so many Events of a run of which none is read."""
+        """Log the streams with at least ``min_events`` Events of a run without a readable stream."""
         if not self._info.watched or self.unreadable:
             return
         for descriptor in descriptors:

@@ -1,4 +1,4 @@
-"""Joins notes that say the same, so that one document gives few."""
+"""Joins notes with the same content, so that one document gives few of them."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,11 +9,11 @@ from ..types import Reason, SetAside
 T = TypeVar("T")
 
 MAX_NOTES = 100
-"""Number of notes of one run for one reason that are found at once, from several documents."""
+"""Number of notes for one run and reason above which notes from several documents are joined."""
 
 
 class RepeatedNotes:
-    """Notes of several kinds: those of the first document with one are reported at once, the others are counted.
+    """Reports the notes of a kind that come with its first document, and counts later ones.
 
     >>> notes = RepeatedNotes()
     >>> for seq_num in (3, 4):
@@ -41,13 +41,13 @@ class RepeatedNotes:
             notes[kind] = replace(earlier if notes is self._new else note, count=earlier.count + note.count)
 
     def take(self) -> list[SetAside]:
-        """Return one note on each new kind, at the end of a document."""
+        """Return one note on each new kind; to be called at the end of a document."""
         new, self._new = self._new, {}
         self._further |= dict.fromkeys(new)
         return [_with_more(note) for note in new.values()]
 
     def further(self, kind: str) -> list[SetAside]:
-        """Return one note on those of a kind that came after it was reported, and forget the kind."""
+        """Return one note on the later notes of a kind, and forget the kind."""
         note = self._further.pop(kind, None)
         return [] if note is None else [replace(note, detail=f"{note.count} further; the last: {note.detail}")]
 
@@ -57,10 +57,10 @@ def _with_more(note: SetAside) -> SetAside:
 
 
 def join_notes(outcomes: Iterable[T], most: int = 1) -> list[T]:
-    """Join the notes of one run with the same reason beyond ``most`` to the last of these, and count them.
+    """Keep the first ``most`` notes of a run with one reason; join the others to the last of these, and count them.
 
-    One Event of a million points may hold half a million sweeps that are too short. The log and the ``quality``
-    stream would take minutes for as many notes, and would say the same in each.
+    One Event of a million points may hold half a million sweeps that are too short. As many notes would occupy the
+    log and the ``quality`` stream for minutes, and would all say the same.
 
     >>> notes = [SetAside("run", str(k), 0.0, Reason.TOO_FEW_POINTS, "2 points", k) for k in (1, 2, 3)]
     >>> [(note.uid, note.count, note.detail) for note in join_notes(notes)]

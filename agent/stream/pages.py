@@ -5,7 +5,7 @@ from typing import Any
 
 
 def unpack_events(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the Events of a page; raise ValueError for columns of different lengths."""
+    """Yield the Events of a page; raise ValueError if its columns differ in length."""
     data, stamps, filled = page["data"], page["timestamps"], page.get("filled") or {}
     columns = page["uid"], page["time"], page["seq_num"]
     lengths = {len(column) for column in (*columns, *data.values())}
@@ -27,7 +27,7 @@ def unpack_events(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _rows(columns: dict[str, Any], n: int) -> Iterator[dict[str, Any]]:
-    """Yield the values of each of ``n`` rows, by column; columns may be shorter."""
+    """Yield the values of each of ``n`` rows, by column; a column may be shorter."""
     if columns and all(len(column) == n for column in columns.values()):
         for row in zip(*columns.values(), strict=True):
             yield dict(zip(columns, row, strict=True))
@@ -37,7 +37,7 @@ def _rows(columns: dict[str, Any], n: int) -> Iterator[dict[str, Any]]:
 
 
 def unpack_datums(name: str, doc: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the Datums of a ``datum_page``, or of a ``bulk_datum``, the form before DatumPages."""
+    """Return the Datums of a ``datum_page`` or of its predecessor, a ``bulk_datum``."""
     from event_model import bulk_datum_to_datum_page, unpack_datum_page
 
     page = bulk_datum_to_datum_page(doc) if name == "bulk_datum" else doc

@@ -1,4 +1,4 @@
-"""Documents → frames: the book, the stages and the assembler, in this order."""
+"""Reads documents into frames: the book, the stages and the assembler, in this order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,25 +22,23 @@ Outcome = Frame | SetAside | RunDocument
 
 
 _MOST_TOGETHER = 64
-"""Largest number of Events, other than those of a page, that are read together: the network waits for them."""
+"""Largest number of Events, outside of pages, that are read together, since the network waits for them."""
 
 
 class FrameReader:
     """Turns the documents of any number of interleaved runs, in any order of arrival, into frames. Never raises.
 
     For all documents, each (energy, μ) of a frame comes from one Event, or is the mean of several Events of a sweep
-    at one energy. No frame has points of two sweeps, and no frame is answered twice. Data that cannot become a frame
-    give a SetAside.
-
-    Not thread-safe.
+    at one energy. No frame mixes points of two sweeps, and no frame is answered twice. Data that cannot become a
+    frame give a SetAside. Not thread-safe.
 
     Parameters
     ----------
     fields : names of the fields; by default they are detected
-    fly : streams of a fly scan that are joined, if any
+    fly : streams of a fly scan to join, if any
     stages : stages between the book and the fly joiner
     source : source of the documents as the command line names it, for messages
-    series : which runs belong to one series
+    series : settings that assign runs to series
     """
 
     def __init__(
@@ -60,23 +58,23 @@ class FrameReader:
         )
         self._assembler = FrameAssembler(fields, source)
         self._failures = RepeatedNotes()
-        """Notes on the book and on stages that fail when they are asked for what waits, which is often."""
+        """Notes on a book or stage that fails while it is polled, which happens often."""
 
     @property
     def no_run(self) -> RunInfo:
-        """The properties, from the config only, of documents without a known run."""
+        """The properties, from the config alone, of documents without a known run."""
         return self._book.no_run
 
     @property
     def waiting(self) -> bool:
-        """Whether the book or a stage waits for documents or holds some back."""
+        """Whether the book or a stage waits for documents, or holds some back."""
         return self._book.waiting or any(stage.waiting for stage in self._stages)
 
     def positions(self, uid: str) -> Memory:
-        """Return the Events of a run that are not needed any more; empty if all are needed to go on.
+        """Return the positions up to which the Events of a run are no longer needed; empty if all are needed.
 
-        The state of a stream, by name, begins with the ``seq_num`` up to which they are not needed. It holds if the
-        frames and notes that were returned so far have been dealt with.
+        The state of a stream, by name, begins with the last ``seq_num`` that is not needed. The positions hold once
+        all frames and notes returned so far have been processed.
         """
         come, read = self._book.positions(uid), self._assembler.positions(uid)
         if come is None or read is None or self._joins:
@@ -84,12 +82,12 @@ class FrameReader:
         return {(uid, "position"): {name: position for name, position in (come | read).items() if position}}
 
     def memory(self, sample_uid: str) -> Memory:
-        """Return what is known of a sample."""
+        """Return the state of a sample."""
         parameters = self._assembler.samples.get(sample_uid)
         return {("", "sample", sample_uid): parameters} if parameters else {}
 
     def restore(self, memory: Memory) -> None:
-        """Continue with the states of :meth:`memory`."""
+        """Continue with the states that :meth:`memory` returned."""
         for (run, owner, *sample), state in memory.items():
             if owner == "sample":
                 self._assembler.samples[sample[0] or ""] = state
@@ -97,28 +95,28 @@ class FrameReader:
                 self._assembler.past[run or ""] = self._book.past[run or ""] = state
 
     def answer_every(self, nth: int) -> None:
-        """Make a frame of every ``nth`` spectrum only, and set the others aside for ``OVERLOAD``."""
+        """Make a frame of every ``nth`` spectrum only; set the others aside with the reason ``OVERLOAD``."""
         self._assembler.thinning.every = nth
 
     @property
     def points(self) -> tuple[int, int] | None:
-        """Number of points of the newest step scan in progress, and of the planned ones (0 if unknown)."""
+        """Number of points of the newest step scan in progress, and its planned number (0 if unknown)."""
         return self._assembler.points
 
     def __call__(self, document: Received) -> list[Outcome]:
-        """Process one document; return the frames that it completes and the data that it shows to be unusable.
+        """Process one document; return the frames that it completes, and notes on unusable data.
 
-        Data of one run that are unusable for one reason give one note.
+        Unusable data of one run with one reason give one note.
         """
         try:
             return join_notes(self._process(self._book(document)))
-        except Exception as error:  # what the book returns besides comes with the next document
+        except Exception as error:  # results that the book holds follow with the next document
             return [_failed(document, None, error)]
 
     def read(self, documents: Sequence[Received], most: int = _MOST_TOGETHER) -> Iterator[tuple[int, list[Outcome]]]:
-        """Process documents; yield the number of those read next, and what a call with each would return of them.
+        """Process documents; yield the number of documents read together, and the outcomes of their single calls.
 
-        Events that come in order are read together, at ``most`` so many.
+        Events that come in order are read together, up to ``most`` at once.
         """
         with self.together(documents):
             k = 0
@@ -128,32 +126,30 @@ class FrameReader:
                 k += count
 
     def _read_next(self, documents: Sequence[Received]) -> tuple[int, list[Outcome]]:
-        """Read the first document, and those of the others that can be read with it."""
+        """Read the first document, together with the following ones if possible."""
         try:
             if read := self._page(documents[0]) if documents[0].name == "event_page" else self._in_order(documents):
                 return read
-        except Exception as error:  # the document is then read alone, and reported if it cannot be
+        except Exception as error:  # the document is then read alone, and its error reported
             _log.debug("events not read together", exc_info=error)
         return 1, self(documents[0])
 
     def _in_order(self, documents: Sequence[Received]) -> tuple[int, list[Outcome]] | None:
-        """Read those of the first documents that are Events of which the book and the stages have to do no more than
-        count them; None if the first one is no such Event."""
+        """Read the leading Events that the book and the stages only have to count; None if there are none."""
         stream = self._only_read(documents[0]) if documents[0].name == "event" else None
         if stream is None or not (count := self._book.count_in_order(stream, documents)):
             return None
         return count, [*self._assembler.in_order(stream.run.uid, documents[:count])]
 
     def _page(self, page: Received) -> tuple[int, list[Outcome]] | None:
-        """Read the Events of an EventPage one after the other; None if others than the book have to know of them."""
+        """Read the Events of an EventPage in a row; None if a stage besides the book must see them."""
         if self._only_read(page) is None:
             return None
         events = [Received("event", event, page.at) for event in unpack_events(page.doc)]
         return 1, join_notes([outcome for _, outcomes in self.read(events, len(events)) for outcome in outcomes])
 
     def _only_read(self, document: Received) -> StreamRecord | None:
-        """Return the stream of Events, or of a page, if the book and the stages have to do no more than count them as
-        long as they are in order; else None."""
+        """Return an Event's or page's stream if the book and the stages only have to count its ordered Events."""
         doc: Any = document.doc
         descriptor = doc.get("descriptor") if isinstance(doc, dict) else None
         if not isinstance(descriptor, str) or (stream := self._book.has_only_events_to_read(descriptor)) is None:
@@ -163,11 +159,11 @@ class FrameReader:
         return stream if passed and all(stage.passes(run, descriptor) for stage in self._stages) else None
 
     def together(self, documents: Sequence[Received]) -> AbstractContextManager[None]:
-        """Form the spectra of Events together, before the block reads them one by one."""
+        """Form the spectra of Events together; the block then reads the Events one by one."""
         return self._assembler.together([document.doc for document in documents if document.name == "event"])
 
     def poll(self, now: float) -> list[Outcome]:
-        """Return the outcomes that are ready, or given up, at ``now`` (``time.monotonic()``)."""
+        """Return the outcomes that are ready or given up at ``now`` (``time.monotonic()``)."""
         outcomes = self._waited(self._book, lambda: self._book.poll(now)) if self._book.waiting else []
         for k, stage in enumerate(self._stages):
             if stage.waiting:
@@ -175,11 +171,11 @@ class FrameReader:
         return join_notes(outcomes, MAX_NOTES)
 
     def settle(self) -> list[Outcome]:
-        """Stop waiting for missing documents, but not for files."""
+        """Stop waiting for missing documents, but still wait for files."""
         return join_notes(self._waited(self._book, self._book.settle), MAX_NOTES)
 
     def give_up(self, uid: str) -> list[Outcome]:
-        """Forget a run that may be read again from its start; return what belongs to other runs."""
+        """Forget a run that may be read again from its start; return the outcomes of other runs."""
         outcomes = self._waited(self._book, lambda: self._book.give_up(uid))
         return [item for item in outcomes if (item.run.uid if isinstance(item, RunDocument) else item.run_uid) != uid]
 
@@ -194,9 +190,9 @@ class FrameReader:
     def _waited(
         self, owner: object, ask: Callable[[], Iterable[RunDocument | SetAside]], first: int = 0
     ) -> list[Outcome]:
-        """Return the outcomes of what the book or a stage has held back.
+        """Return the outcomes of documents that the book or a stage held back.
 
-        If it fails, they are those of what it returned before, and a note; further failures are counted.
+        If it fails, these are the outcomes up to the failure and a note; further failures are only counted.
         """
         items: list[RunDocument | SetAside] = []
         kind = type(owner).__name__
@@ -211,7 +207,7 @@ class FrameReader:
         return self._process(items, first)
 
     def _process(self, items: Iterable[RunDocument | SetAside], first: int = 0) -> list[Outcome]:
-        """Send documents through the stages, beginning with number ``first``, and then to the assembler."""
+        """Send documents through the stages, from number ``first`` on, and then to the assembler."""
         for stage in self._stages[first:] if first else self._stages:
             passed: list[RunDocument | SetAside] = []
             for item in items:
@@ -227,7 +223,7 @@ class FrameReader:
         events = [item.doc for item in items if isinstance(item, RunDocument) and item.name == "event"]
         if len(events) < 2:
             return self._assemble(items)
-        with self._assembler.together(events):  # of a page, or of a file
+        with self._assembler.together(events):  # the Events of a page or a file
             return self._assemble(items)
 
     def _assemble(self, items: Iterable[RunDocument | SetAside]) -> list[Outcome]:
@@ -245,7 +241,7 @@ class FrameReader:
 
 
 def _failed(document: Received | RunDocument, run: RunInfo | None, error: Exception) -> SetAside:
-    """Return the note on a document that a stage could not read, and log where it failed."""
+    """Return the note on a document that a stage could not read; log where it failed."""
     doc: Any = document.doc
     _log.error("document not read", name=document.name, run="" if run is None else run.uid, exc_info=error)
     return malformed(document.name, doc if isinstance(doc, dict) else {}, error, run)

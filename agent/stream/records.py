@@ -1,4 +1,4 @@
-"""The book's records of a run and its streams: what has arrived, and what is missing."""
+"""The book's records of runs and streams: which documents arrived, and which are missing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from .held import Held
 from .sequence import SequenceNumbers
 
 AGENT_STREAMS = frozenset({"descriptors", "spectra", "decisions", "quality"})
-"""Streams of the agent's own runs; they identify such a run if its start was lost."""
+"""Streams of the agent's own runs; they identify such a run if its start is lost."""
 
 MANY_EVENTS = 10
-"""Number of Events that shows that a run measures; a spectrum has at least as many points."""
+"""Number of Events from which a run counts as a measurement; a spectrum has at least as many points."""
 SHARES = (112, 48, 48, 48)
-"""Numbers of open runs of each kind up to which runs of other kinds are ended first: of those without a descriptor,
-without an Event, with less than ``MANY_EVENTS``, and with more."""
+"""Numbers of open runs that each kind may have before one of that kind is ended: runs without a descriptor, without
+an Event, with fewer than ``MANY_EVENTS``, and with more."""
 MAX_DATUMS = 10_000
-"""Number of StreamDatums of a stream that are remembered, so that a repeated one counts once."""
+"""Number of StreamDatums of a stream to remember, so that a repeated one counts once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,19 +30,19 @@ class StreamRecord:
     run: "RunRecord"
     name: str
     counted: bool
-    """Whether the end of the run waits for the Events that the RunStop announces for this stream."""
+    """Whether the run waits, at its end, for the Events that the RunStop announces for this stream."""
     ignored: bool = False
     order: SequenceNumbers = field(default_factory=SequenceNumbers)
     first: tuple[int, str] | None = None
     """Number and uid of the Event that arrived first."""
     numbered_anew: bool = False
-    """Whether other Events came after the run, under the numbers of earlier ones."""
+    """Whether Events that came after the run reuse the numbers of earlier ones."""
     external_keys: int = 0
     """Number of data keys whose values arrive as StreamDatums."""
     external: bool = False
-    """Whether data keys have their values in files."""
+    """Whether some data keys have their values in files."""
     with_events: bool = False
-    """Whether other data keys arrive in Events."""
+    """Whether some data keys arrive in Events."""
     rows: int = 0
     """Number of rows that StreamDatums announced, summed over the data keys."""
     datums: FIFOCache[str, None] = field(default_factory=lambda: FIFOCache(MAX_DATUMS))
@@ -55,7 +55,7 @@ class StreamRecord:
         self.with_events |= external < len(keys)
 
     def note_number(self, seq: int, uid: object) -> None:
-        """Learn from an Event whether those after the run are numbered anew; what a transport repeats has its uid."""
+        """Learn whether Events after the run reuse numbers; an Event that the transport repeats keeps its uid."""
         if self.first is None:
             self.first = seq, str(uid)
         elif self.run.finished and seq == self.first[0] and uid != self.first[1]:
@@ -68,18 +68,18 @@ class StreamRecord:
             self.rows += max(0, doc["seq_nums"]["stop"] - doc["seq_nums"]["start"])
 
     def missing(self, total: int) -> int:
-        """Return how many of the first ``total`` Events, or of their rows, have not arrived."""
+        """Return how many of the first ``total`` Events, or of their rows, are missing."""
         events = self.order.missing(total) if self.with_events else 0
         return max(events, total * self.external_keys - self.rows)
 
 
 @dataclass(slots=True, eq=False)
 class RunRecord:
-    """A run from its first document until it is forgotten."""
+    """A run, from its first document until it is forgotten."""
 
     uid: str
     info: RunInfo | None = None
-    """None until the start arrives or is given up."""
+    """Properties of the run; None until the start arrives or is given up."""
     stop: dict[str, Any] | None = None
     stopped_at: float = 0.0
     """Arrival time of the stop, monotonic seconds."""
@@ -94,7 +94,7 @@ class RunRecord:
     bytes: int = 0
     """Size of its start and descriptors in memory, bytes."""
     last_count: int = 0
-    """Number of its last document among those of all runs."""
+    """Number of its last document, counted over all runs."""
     last_at: float | None = None
     """Arrival time of its last document, monotonic seconds."""
     longest_gap_s: float = 1.0
@@ -107,22 +107,22 @@ class RunRecord:
         self.last_count, self.last_at = count, at
 
     def silence(self, now: float) -> float:
-        """Return for how long no document has come, in units of the longest gap between two of them."""
+        """Return the time since its last document, in units of the longest gap between two of them."""
         return 0.0 if self.last_at is None else (now - self.last_at) / self.longest_gap_s
 
     @property
     def kind(self) -> int:
-        """Index in ``SHARES``."""
+        """Index of the run's kind in ``SHARES``."""
         if not self.streams:
             return 0
         return 1 if not self.events else 2 if self.events < MANY_EVENTS else 3
 
     def is_complete(self, reads: Callable[[str], bool]) -> bool:
-        """Whether the run has started and stopped, and all Events that the stop announces have arrived.
+        """Return whether the run has started and stopped, and all Events that the stop announces have arrived.
 
         Parameters
         ----------
-        reads : whether a stream of this name may hold part of a spectrum
+        reads : returns whether a stream with this name may hold part of a spectrum
         """
         if self.stop is None or self.info is None:
             return False
@@ -137,7 +137,7 @@ class RunRecord:
         return stream.counted and not stream.ignored and stream.missing(number) > 0
 
     def lacks_descriptor(self) -> bool:
-        """Whether the run has stopped and the descriptor of one of its streams did not arrive."""
+        """Return whether the run has stopped without the descriptor of one of its streams."""
         if self.stop is None or (self.info is not None and not self.info.watched):
             return False
         if not isinstance(self.stop.get("num_events"), Mapping):
@@ -154,9 +154,9 @@ class RunRecord:
 def least_needed(runs: Iterable[RunRecord], now: float) -> RunRecord:
     """Return the run to end if too many are open.
 
-    Of the kind that has most more than its share, it is the one that has been silent for longest, relative to the
-    longest gap between its documents. So stray RunStarts do not end a run that measures, and runs that never stop do
-    not end one that begins.
+    Among the runs of the kind that exceeds its share most, it is the one with the longest silence relative to the
+    longest gap between its documents. Stray RunStarts thus do not end a run that measures, and runs that never stop
+    do not end a run that begins.
     """
     kinds: tuple[list[RunRecord], ...] = tuple([] for _ in SHARES)
     for run in runs:

@@ -39,7 +39,7 @@ from .unread import UnreadStreams
 Doc = Mapping[str, Any]
 
 GAP_NOTE_S = 10.0
-"""Shortest time between two notes on missing Events of a stream of whole spectra, s."""
+"""Shortest time between two notes on missing Events in a stream of whole spectra, s."""
 
 _log = get_logger()
 
@@ -49,10 +49,10 @@ class RunAssembler:
 
     Parameters
     ----------
-    samples : parameters that robot runs recorded, by ``sample_uid``; frames carry those of their sample
+    samples : parameters from robot runs, by ``sample_uid``; frames carry those of their sample
     unread : reports streams that are not read, each once over all runs
-    thinning : frames that are left out under overload
-    past : positions by stream, as in ``positions``, at which an earlier process had read the run
+    thinning : selects the frames to leave out under overload
+    past : positions, as in :meth:`positions`, at which an earlier process stopped reading, by stream
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class RunAssembler:
         self.info = info
         self.stop: Doc | None = None
         self.measures = False
-        """Whether the run records the beam; if so, its scalars are not parameters of the sample."""
+        """Whether the run records the beam; its scalars are then not parameters of the sample."""
         self.parameters: dict[str, float] = {}
-        """Scalars of a run with a sample; they become the sample's parameters if the run does not measure."""
+        """Scalars of a run with a sample; they become the sample's parameters unless the run measures."""
         self._descriptors: dict[str, StreamDescriptor] = {}
         self._streams: dict[str, SpectrumStream] = {}
         self._settings = settings
@@ -78,18 +78,18 @@ class RunAssembler:
         if self._past:
             (self._frames.count,) = self._past[""]
         self._as_announced = True
-        """Whether the descriptors alone decided how their streams are read."""
+        """Whether the streams are read as the descriptors alone announce them."""
         self._grid: Array | None = None
         self._grids_differ = False
         self._late = RepeatedNotes()
         self._missing = MissingData(settings, self._frames, unread)
         self.points: tuple[int, int] | None = None
-        """Number of points of the step scan in progress, and of the planned ones (0 if unknown)."""
+        """Number of points of the step scan in progress, and its planned number (0 if unknown)."""
         self.planned = 0
-        """Number of points that the RunStart announces; 0 if it does not."""
+        """Number of points that the RunStart announces; 0 if it announces none."""
 
     def begin(self, info: RunInfo) -> None:
-        """Read the RunStart, which may arrive after descriptors if the book gave it up."""
+        """Read the RunStart; it may arrive after descriptors, if the book gave it up."""
         self.info = self._frames.info = info
         planned = info.start.get("num_points")
         self.planned = as_count(planned) or 0
@@ -97,7 +97,7 @@ class RunAssembler:
             _log.warning(
                 "num_points is no whole number: a scan that ends early is not noticed by it",
                 run=info.uid,
-                num_points=reprlib.repr(planned).strip("'"),  # however deep it is nested
+                num_points=reprlib.repr(planned).strip("'"),  # limits values that are nested deeply
                 **info.scan.named(),
             )
         if info.sample_uid is not None:
@@ -157,7 +157,7 @@ class RunAssembler:
         return descriptor in self._descriptors
 
     def form_together(self, docs: Sequence[Doc]) -> list[SweepSpectrum | None]:
-        """Form the spectra of Events of one descriptor for :meth:`event`; None for some or all."""
+        """Form the spectra of a descriptor's Events in advance of :meth:`event`; None for spectra to form alone."""
         descriptor = self._descriptors.get(docs[0]["descriptor"])
         stream = None if descriptor is None else descriptor.stream
         if descriptor is None or descriptor.fields is None or descriptor.candidates or stream is None:
@@ -169,7 +169,7 @@ class RunAssembler:
         return self._frames.form_together(fields, docs, self._grid if fields.grid is None else fields.grid)
 
     def event(self, doc: Doc, received: float, formed: SweepSpectrum | None = None) -> Iterator[FrameOutcome]:
-        """Process one Event; a repeated one gives no frame."""
+        """Process one Event; an Event that repeats an earlier one gives no frame."""
         descriptor = self._descriptors[doc["descriptor"]]
         if descriptor.stream is not None and not descriptor.stream.order.count:  # its first Event
             yield from self._correct_form(descriptor, doc)
@@ -202,7 +202,7 @@ class RunAssembler:
         yield from self._point(stream, fields, doc, received)
 
     def reads_in_order(self, descriptor: str) -> bool:
-        """Whether the fields of the next Events of a descriptor are known and checked, and no Event is missing."""
+        """Return whether the fields of a descriptor are known and checked, and none of its Events is missing."""
         known = self._descriptors.get(descriptor)
         if known is None or known.stream is None or known.fields is None or known.candidates:
             return False
@@ -212,9 +212,9 @@ class RunAssembler:
         return order.count > 0 and not order.ahead and order.given_up <= known.stream.reported
 
     def in_order(self, documents: Sequence[Received], formed: Mapping[int, SweepSpectrum]) -> Iterator[FrameOutcome]:
-        """Process Events of one descriptor, which :meth:`reads_in_order`, as :meth:`event` would one by one.
+        """Process Events of one descriptor for which :meth:`reads_in_order` holds, as :meth:`event` would one by one.
 
-        ``formed`` has the spectra that are formed already, by the ids of the Events.
+        ``formed`` holds the spectra formed in advance, by the ``id`` of their Event.
         """
         descriptor = self._descriptors[documents[0].doc["descriptor"]]
         stream, fields = descriptor.stream, descriptor.fields
@@ -236,7 +236,7 @@ class RunAssembler:
     def _formed_spectrum(
         self, stream: SpectrumStream, fields: StreamFields, document: Received, spectrum: SweepSpectrum
     ) -> list[FrameOutcome]:
-        """Process a whole-spectrum Event whose spectrum is formed."""
+        """Process a whole-spectrum Event whose spectrum was formed in advance."""
         doc, order, answered = document.doc, stream.order, stream.answered
         uid = str(doc["uid"])
         if doc["seq_num"] != order.ready + 1 or uid in answered:
@@ -249,7 +249,7 @@ class RunAssembler:
         """Process a point of a step scan."""
         assert stream.points is not None
         seq, data, points = int(doc["seq_num"]), doc["data"], stream.points
-        kept = {key: data[key] for key in stream.keys if key in data}  # images and texts are not kept
+        kept = {key: data[key] for key in stream.keys if key in data}  # without images and texts
         point = ScanPoint(read_energy(data, fields), read_point_time(data, fields, doc), received, kept)
         if points.add(seq, point) is None:
             out = [*self._report_late(doc)]
@@ -261,7 +261,7 @@ class RunAssembler:
         return out
 
     def _correct_form(self, descriptor: StreamDescriptor, doc: Doc) -> Iterator[FrameOutcome]:
-        """Read a descriptor again if the first Event of its stream has another form than it announces."""
+        """Read a descriptor again if the first Event of its stream has another form than announced."""
         if descriptor.fields is None or descriptor.fields.energy is None:
             return
         corrected = with_measured_form(descriptor.doc, descriptor.fields.energy, doc["data"])
@@ -271,7 +271,7 @@ class RunAssembler:
             yield from self.open(corrected)
 
     def _guess_energy(self, descriptor: StreamDescriptor, doc: Doc, received: float) -> Iterator[FrameOutcome]:
-        """Look for the energy among the values; the Events of a step scan wait until they show it."""
+        """Search the values for the energy; the Events of a step scan wait until it is found."""
         if descriptor.stream is not None:  # whole spectra
             data = doc["data"]
             yield from self._decide_energy(descriptor, [data])
@@ -286,7 +286,7 @@ class RunAssembler:
             yield self._missing.unknown_energy(descriptor)
 
     def _decide_energy(self, descriptor: StreamDescriptor, rows: list[Mapping[str, Any]]) -> Iterator[FrameOutcome]:
-        """Read a stream by the energy that its values show, if they do."""
+        """Read a stream with the energy that its values show, if any."""
         columns = {key: energy_column(rows, key) for key in descriptor.candidates}
         units = {key: about.get("units") for key, about in descriptor.doc["data_keys"].items()}
         absorber = (self.info.element, self.info.edge)
@@ -304,9 +304,9 @@ class RunAssembler:
             yield from self.event(doc, received)
 
     def positions(self) -> dict[str, list[int]] | None:
-        """Return how far each stream of spectra is read, and for the stream "" the number of frames.
+        """Return the position in each stream of spectra, and the number of frames under the stream name "".
 
-        None while another reader could not go on from there.
+        None as long as another reader could not continue from there.
         """
         positions = {name: stream.position() for name, stream in self._streams.items()}
         if not (self._as_announced and positions) or None in positions.values():
@@ -321,7 +321,7 @@ class RunAssembler:
                 yield from self._decide_energy(descriptor, [event["data"] for event, _ in descriptor.unread])
             if descriptor.unread:
                 yield self._missing.unknown_energy(descriptor)
-        # The few Events of a robot's run are not a spectrum.
+        # The few Events of a robot's run do not form a spectrum.
         self._warn_of_unread(0 if self.info.sample_uid is None else self._settings.min_points)
         yield from self._missing.of_fields(descriptors, self._streams.values(), stop)
         yield from self._missing.of_streams(descriptors, stop)
@@ -340,7 +340,7 @@ class RunAssembler:
             self._missing.warn_of_unread(self._descriptors.values(), min_events)
 
     def _end_of_points(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> Iterator[FrameOutcome]:
-        """Return the last sweep of a step scan; ``announced`` is the number of its Events, if it is known."""
+        """Return the last sweep of a step scan; ``announced`` is the number of its Events, if known."""
         assert stream.points is not None
         if stream.points.outdated:
             _log.warning(
@@ -358,7 +358,7 @@ class RunAssembler:
             yield self._missing.nothing_came(stream, announced, stop)
 
     def _end_of_spectra(self, stream: SpectrumStream, announced: int | None, stop: Doc) -> Iterator[FrameOutcome]:
-        """Report the whole spectra that did not come, or came without energies."""
+        """Report whole spectra that did not arrive, or that arrived without energies."""
         for _, doc, _ in stream.waiting:
             detail = f"stream {stream.name} came without the energies of its spectra"
             yield self._frames.set_aside(str(doc["uid"]), document_time(doc), Reason.NO_ENERGY, detail)
@@ -368,7 +368,7 @@ class RunAssembler:
             yield self._missing.gap(stream, missing, document_time(stop))
 
     def _report_late(self, doc: Doc) -> Iterator[FrameOutcome]:
-        """Report the first late Event, and later the number of further ones: out of order there may be thousands."""
+        """Report the first late Event, and later the number of others: an unordered stream may have thousands."""
         detail = f"seq_num {doc['seq_num']}: its sweep was already closed"
         note = SetAside(self.info.uid, str(doc.get("uid", "")), document_time(doc), Reason.LATE, detail)
         self._late.add("", note)
@@ -382,7 +382,7 @@ class RunAssembler:
         received: float,
         formed: SweepSpectrum | None = None,
     ) -> Iterator[FrameOutcome]:
-        """Make frames of a whole-spectrum Event, or keep it until its energies come."""
+        """Make frames of a whole-spectrum Event, or keep it until its energies arrive."""
         fields = descriptor.fields
         assert fields is not None
         if fields.formula is None:
@@ -400,7 +400,7 @@ class RunAssembler:
             yield from self._frames.of_event(stream.name, fields, doc, grid, received, formed)
 
     def _energies(self, fields: StreamFields, doc: Doc) -> Iterator[FrameOutcome]:
-        """Keep the energies that one stream records for the spectra of another stream."""
+        """Keep energies that one stream records for the spectra of another."""
         assert fields.energy is not None
         try:
             grid = fields.in_ev(read_vector(doc["data"], fields.energy, is_energy=True))
@@ -418,7 +418,7 @@ class RunAssembler:
 
 
 def malformed(name: str, doc: Doc, error: Exception, run: RunInfo | None = None) -> SetAside:
-    """Return the note on a document that cannot be read; one of a run that is not watched belongs to none."""
+    """Return the note on an unreadable document; for a run that is not watched, the note belongs to no run."""
     detail = f"{name}: {type(error).__name__} {error}"[:300]
     run_uid = run.uid if run is not None and run.watched else ""
     return SetAside(run_uid, str(doc.get("uid", "")), 0.0, Reason.MALFORMED_DOCUMENT, detail)

@@ -1,4 +1,4 @@
-"""The runs of a book: those that are open, and the finished ones that it remembers."""
+"""The open runs of a book, and the finished ones that it remembers."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from ..types import get_logger, size_of
 from .records import RunRecord, least_needed
 
 MAX_OPEN_RUNS = 256
-"""Number of runs open at once, of some 10 kB each; if there are more, the least needed one is ended."""
+"""Largest number of open runs, of some 10 kB each; beyond it, the book ends the least needed run."""
 MAX_OPEN_BYTES = 64 * 2**20
-"""Size of the RunStarts and Descriptors of all open runs, bytes; beyond it, the least needed run is ended."""
+"""Largest size of the RunStarts and Descriptors of all open runs, bytes; beyond it, the least needed run ends."""
 MAX_FINISHED_RUNS = 1000
-"""Number of finished runs that are remembered, so that their documents are not answered twice."""
+"""Number of finished runs to remember, so that their documents are not answered twice."""
 MAX_UID_LENGTH = 256
-"""Length of a uid; those of finished runs are remembered."""
+"""Largest length of a uid, since the uids of finished runs are remembered."""
 
 _log = get_logger()
 
@@ -27,11 +27,11 @@ class Runs:
         """Open runs by uid, the oldest first."""
         self._bytes = 0
         self._crowded = False
-        """Whether it has been logged that too many runs are open."""
+        """Whether the log has reported that too many runs are open."""
         self._finished: FIFOCache[str, RunRecord] = FIFOCache(MAX_FINISHED_RUNS)
 
     def find(self, uid: Any) -> RunRecord | None:
-        """Return the run ``uid``, opened if it is new; None if it is finished."""
+        """Return the run ``uid``, opened if it is new; None if the run is finished."""
         if not isinstance(uid, str) or len(uid) > MAX_UID_LENGTH:
             raise TypeError(f"run uid is {str(uid)[:80]!r}")
         if uid in self._finished:
@@ -39,7 +39,7 @@ class Runs:
         return self.open.get(uid) or self.open.setdefault(uid, RunRecord(uid))
 
     def count_bytes(self, run: RunRecord, doc: dict[str, Any]) -> None:
-        """Count the memory of a RunStart or Descriptor, which stays until the end of its run."""
+        """Count the memory of a RunStart or Descriptor, which is kept until its run ends."""
         size = size_of(doc)
         if size > MAX_OPEN_BYTES // 4:
             raise ValueError(f"{size / 2**20:.0f} MiB, at most {MAX_OPEN_BYTES // 4 / 2**20:.0f} MiB")
@@ -47,11 +47,11 @@ class Runs:
         self._bytes += size
 
     def surplus(self, now: float) -> RunRecord | None:
-        """Return a run to end, if too many are open or their starts and descriptors are too large; not the newest."""
+        """Return a run to end, never the newest, if the open runs are too many or too large."""
         if len(self.open) <= MAX_OPEN_RUNS and (self._bytes <= MAX_OPEN_BYTES or len(self.open) == 1):
             return None
         *others, _ = self.open.values()
-        if len(self.open) <= MAX_OPEN_RUNS:  # a small run would give back next to nothing
+        if len(self.open) <= MAX_OPEN_RUNS:  # to end a small run would free almost nothing
             others = [run for run in others if run.bytes > MAX_OPEN_BYTES // MAX_OPEN_RUNS] or others
         run = least_needed(others, now)
         write = _log.debug if self._crowded else _log.warning
@@ -63,11 +63,11 @@ class Runs:
         return run
 
     def forget(self, uid: str) -> RunRecord | None:
-        """Forget a finished run, so that it may begin anew; return it."""
+        """Forget and return a finished run, so that it may begin anew."""
         return self._finished.pop(uid, None)
 
     def finish(self, run: RunRecord) -> RunRecord | None:
-        """Move a run to the finished ones; return the one that is forgotten for it."""
+        """Move a run to the finished ones; return the finished run that is forgotten instead."""
         del self.open[run.uid]
         self._bytes -= run.bytes
         forgotten = self._finished.popitem()[1] if len(self._finished) == MAX_FINISHED_RUNS else None

@@ -13,25 +13,25 @@ from ..types import Array, size_of
 from .sweeps import may_continue, split_sweeps, turn_threshold
 
 REORDER_WINDOW_EVENTS = 64
-"""Number of Events in order beyond a gap after which the gap is given up."""
+"""Number of Events in order beyond a gap at which the gap is given up."""
 MAX_SWEEP_POINTS = 20_000
 """Largest number of Events of one sweep, so that an energy that never changes direction cannot fill the memory."""
 MAX_SWEEP_BYTES = 32 * 2**20
-"""Size of their values in memory, bytes; the scalars of a sweep need less."""
+"""Largest size of a sweep's values in memory, bytes; the scalars of a sweep need less."""
 MIN_HOLE_POINTS = 3
-"""Number of neighbouring lost points that make a hole. The points on its two sides never form a usable frame."""
+"""Number of successive lost points that make a hole. The points on its two sides never form a usable frame."""
 MAX_NUMBERS_AHEAD = 1024
-"""Number of Events beyond a gap, in any order, after which the gap is given up. Each costs a search among them."""
+"""Number of Events beyond a gap, in any order, at which the gap is given up. Each Event costs a search in them."""
 MAX_GAPS = 5
-"""Number of gaps that a report names."""
+"""Largest number of gaps that a report names."""
 MAX_LOST_NUMBERS = 4096
-"""Number of lost numbers that are remembered, to distinguish a late Event from a repeated one."""
+"""Number of lost numbers to remember, to distinguish a late Event from a repeated one."""
 
 
 class SequenceNumbers:
-    """Keeps account of the ``seq_num``, from 1, of a stream's Events in any order of arrival.
+    """Keeps account of the ``seq_num`` of a stream's Events, from 1, in any order of arrival.
 
-    All numbers up to ``ready`` have arrived or are given up as lost.
+    All numbers up to ``ready`` have arrived or were given up as lost.
     """
 
     def __init__(self) -> None:
@@ -42,20 +42,20 @@ class SequenceNumbers:
         self._highest = 0
         self._quiet = 0
         self.gaps: deque[str] = deque(maxlen=MAX_GAPS)
-        """The last gaps that were given up, in words; whoever reports them removes them."""
+        """The last gaps given up, in words; the reporter removes them."""
 
     @property
     def ahead(self) -> int:
-        """Number of numbers beyond a gap."""
+        """Number of ``seq_num`` that arrived beyond a gap."""
         return len(self._above)
 
     def restore(self, ready: int, count: int) -> None:
-        """Go on where ``count`` of the numbers up to ``ready`` have arrived, and none beyond."""
+        """Continue with ``count`` of the numbers up to ``ready``, and none beyond."""
         self.ready = self._highest = ready
         self.count = count
 
     def accept(self, seq: int) -> bool:
-        """Record a number; return False if it was recorded before."""
+        """Record a number; return False if it is already recorded."""
         if seq == self.ready + 1 and not self._above:
             self.ready = self._highest = seq
             self.count += 1
@@ -78,7 +78,7 @@ class SequenceNumbers:
         return True
 
     def accept_next(self, count: int) -> None:
-        """Record the ``count`` numbers after ``ready``, where none beyond has arrived."""
+        """Record the ``count`` numbers after ``ready``; none beyond it may have arrived."""
         self.ready += count
         self._highest = self.ready
         self.count += count
@@ -90,7 +90,7 @@ class SequenceNumbers:
             self._advance()
 
     def missing(self, total: int | None) -> int:
-        """Return how many of the first ``total`` numbers have not arrived (None: of those below the highest)."""
+        """Return how many of the first ``total`` numbers are missing; None: of the numbers below the highest."""
         return max(0, (self._highest if total is None else total) - self.count)
 
     @property
@@ -117,27 +117,27 @@ class ScanPoint(NamedTuple):
     """One Event of a step scan."""
 
     energy: float
-    """eV; NaN if the Event has no energy."""
+    """Energy, eV; NaN if the Event has none."""
     time: float
     received: float
     data: Mapping[str, Any]
-    """The values that a spectrum uses."""
+    """The values that a spectrum needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The points of one sweep in the order of acquisition, with its gaps."""
+    """The points of one sweep in the order of acquisition, and its gaps."""
 
     number: int
     """Number of the sweep in its stream, from 1."""
     points: list[ScanPoint]
     gaps: list[int] = field(default_factory=list)
-    """Number of lost points of each gap in or beside the sweep. A gap between two sweeps may belong to either of
-    them and counts for both."""
+    """Number of lost points of each gap inside or beside the sweep. A gap between two sweeps counts for both, since
+    it may belong to either."""
     lost_first: bool = False
     """Whether the stream's first points are lost."""
     torn: bool = False
-    """Whether points are lost so close to a turn that a point may belong to the neighbouring sweep."""
+    """Whether points close to a turn are lost, so that a point may belong to the neighbouring sweep."""
     overfull: bool = False
     """Whether the sweep was cut at MAX_SWEEP_POINTS or MAX_SWEEP_BYTES, or continues such a sweep."""
 
@@ -148,22 +148,22 @@ class PointBuffer:
     def __init__(self, min_points: int) -> None:
         self.order = SequenceNumbers()
         self.outdated = 0
-        """Number of repeated points that are dated before those that they repeat, and not used."""
+        """Number of unused points that repeat a number with an earlier time."""
         self._min_points = min_points
         self._points: dict[int, ScanPoint] = {}
         self._bytes = 0
         """Size of the points' values since the last returned sweep, bytes."""
         self._done = -1
-        """Number up to which points are in returned sweeps or lost."""
+        """Number up to which all points are lost or in returned sweeps."""
         self._last = 0
         """Number of the last point of the last returned sweep."""
         self._judge_at = 0
-        """Number of points before which a step back that may be one within a sweep is not judged again."""
+        """Number of points at which a step back that may lie within a sweep is judged again."""
         self._checked = 0
         """Number up to which the energies have been checked for a turn."""
         self._number = 0
         self._first = 1
-        """Smallest number; 0 for publishers that count from 0."""
+        """Smallest number; 0 if the publisher counts from 0."""
         self._torn = self._overfull = False
         self._reset()
 
@@ -173,9 +173,9 @@ class PointBuffer:
         return len(self._points)
 
     def add(self, seq: int, point: ScanPoint) -> bool | None:
-        """Add a point: return True, False if its number is repeated, or None if its sweep was already returned.
+        """Add a point: return True, or False if its number is repeated, or None if its sweep was already returned.
 
-        Of two points with one number, the later measurement counts, because a RunEngine that resumes after a pause
+        Of two points with one number the later measurement counts, because a RunEngine that resumes after a pause
         repeats the points since its last checkpoint.
         """
         if not self.order.accept(seq):
@@ -193,7 +193,7 @@ class PointBuffer:
         return True
 
     def state(self) -> list[int]:
-        """Return the number up to which points are in returned sweeps or lost, and what else :meth:`restore` needs.
+        """Return the state for :meth:`restore`; its first number is that up to which all points are lost or returned.
 
         It is empty before the first sweep.
         """
@@ -203,7 +203,7 @@ class PointBuffer:
         return [self._done, self.order.count - len(self._points), self._last, self._number, self._first, *flags]
 
     def restore(self, state: list[int]) -> None:
-        """Go on after the sweeps that another buffer with this state had returned."""
+        """Continue after the sweeps that another buffer returned before this state."""
         self._done, count, self._last, self._number, self._first, torn, overfull = state
         self._torn, self._overfull, self._checked = bool(torn), bool(overfull), self._done
         self.order.restore(self._done, count)
@@ -230,11 +230,11 @@ class PointBuffer:
         complete = parts[:-1]
         if complete and may_continue(energy[complete[-1]], energy[parts[-1]]):
             complete.pop()
-            self._judge_at = len(seqs) + len(seqs) // 64  # to judge costs a look at all points
+            self._judge_at = len(seqs) + len(seqs) // 64  # each judgement examines all points
         return self._take_sweeps(seqs, complete) if complete else []
 
     def finish(self, total: int | None) -> tuple[list[Sweep], Sweep | None]:
-        """Return the remaining sweeps except the last, and the last one, which the end of the run closes.
+        """Return the remaining sweeps: all except the last, and the last one, which the end of the run closes.
 
         ``total`` is the number of Events that the RunStop announces, or None.
         """
@@ -260,7 +260,7 @@ class PointBuffer:
         self._bytes = sum(size_of(p.data) for p in self._points.values())
 
     def _split(self, seqs: list[int]) -> list[slice]:
-        """Split the points at turns, and at holes unless the sweep continues beyond the hole."""
+        """Split the points at turns, and at holes unless the sweep continues after the hole."""
         energy = _fill_gaps([self._points[seq].energy for seq in seqs])
         holes = np.flatnonzero(np.diff(seqs) > MIN_HOLE_POINTS) + 1
         parts: list[slice] = []
@@ -274,7 +274,7 @@ class PointBuffer:
     def _take_sweeps(
         self, seqs: list[int], parts: list[slice], total: int | None = None, full: bool = False
     ) -> list[Sweep]:
-        """Take ``parts`` of the points out of the buffer as sweeps; if ``full``, the last one continues."""
+        """Remove ``parts`` of the points from the buffer as sweeps; if ``full``, the last one continues."""
         sweeps = []
         for part in parts:
             numbers = seqs[part]
@@ -284,7 +284,7 @@ class PointBuffer:
             if after is None and total is not None:
                 after = max(total + self._first, numbers[-1] + 1)
             gaps = np.diff([self._last, *numbers, *([] if after is None else [after])]) - 1
-            # With a hole or gap this close to the turn, the last point may lie on either side of the turn.
+            # If a gap is this close to the turn, the last point may lie on either side of the turn.
             inner = gaps[: len(numbers)]
             torn_end = bool((inner[-4:] >= MIN_HOLE_POINTS).any() or (inner[1:][-2:] > 0).any())
             self._number += 1
@@ -304,7 +304,7 @@ class PointBuffer:
 
 
 def _fill_gaps(energies: list[float]) -> Array:
-    """Replace energies that are not finite by the last finite one, so that such a point stays in its sweep."""
+    """Replace energies that are not finite by the last finite one, so that such points stay in their sweep."""
     energy = np.array(energies, dtype=np.float64)
     good = np.isfinite(energy)
     if good.all() or not good.any():

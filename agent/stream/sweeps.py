@@ -10,15 +10,15 @@ from ..types import Array, Direction, Formula, Reason
 from .detectors import DETECTOR_ROLES, find_flaw, turn_negative_currents
 
 MAX_ENERGY_EV = 1e6
-"""Largest plausible energy, above every absorption edge."""
+"""Largest plausible energy, eV; every absorption edge lies below it."""
 MAX_SWEEPS = 4096
-"""Largest number of sweeps of one Event or file: ten minutes of a monochromator that oscillates at 3 Hz."""
+"""Largest number of sweeps in one Event or file: ten minutes of a monochromator that oscillates at 3 Hz."""
 _MAX_STEP_BACK = 0.1
-"""Of the energy range: the largest reversal that may be jitter, or a step back within a sweep."""
+"""Largest reversal, as a share of the energy range, that may be jitter or a step back within a sweep."""
 
 
 class UnusableError(Exception):
-    """Data cannot become a frame, for a reason with a detail."""
+    """Data cannot become a frame; the exception holds the reason and a detail."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason)
@@ -26,26 +26,26 @@ class UnusableError(Exception):
         self.detail = detail
 
 
-@dataclass(slots=True)  # not frozen, as Frame
+@dataclass(slots=True)  # not frozen, as for Frame
 class SweepSpectrum:
     """The spectrum of one sweep, sorted to strictly rising energy."""
 
     energy: Array
-    """(M,) eV."""
+    """(M,) energies, eV."""
     mu: Array
-    """(M,) dimensionless."""
+    """(M,) absorption, dimensionless."""
     reference: Array | None
-    """(M,) dimensionless."""
+    """(M,) absorption of the reference foil, dimensionless; None without a foil."""
     direction: Direction
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def turn_threshold(energy: Array) -> float:
-    """Return the smallest reversal of the energy, eV, that is a turn and not jitter of the encoder.
+    """Return the smallest reversal of the energy, eV, that counts as a turn and not as jitter of the encoder.
 
     It is half the median step, or four times the median second difference if that is larger: about 6.6 σ of white
-    jitter, and 0 on an even axis. It is at most a tenth of the energy range; otherwise energies in random order would
-    form one sweep.
+    jitter, and 0 on an even axis. It is at most a tenth of the energy range, since energies in random order would
+    otherwise form one sweep.
     """
     steps = np.diff(energy)
     moves = steps[steps != 0]
@@ -60,10 +60,10 @@ def turn_threshold(energy: Array) -> float:
 def split_sweeps(energy: Array) -> list[slice]:
     """Split energies, (M,) in the order of acquisition, into consecutive sweeps of one direction each.
 
-    If the turning point was measured twice, each of the two sweeps gets one of the two points; a single turning point
+    If the turning point was measured twice, each of the two sweeps gets one of the points; a single turning point
     belongs to the earlier sweep. A fly-back in one jump belongs to neither. A single step back by at most a tenth of
-    the range, such as where the regions of a scan overlap, is no turn. Far more than ``MAX_SWEEPS`` sweeps, which no
-    caller reads, are divided at the extremes.
+    the range, for example where the regions of a scan overlap, is not a turn. If there are far more than
+    ``MAX_SWEEPS`` sweeps, which no caller reads, they are divided at the extremes.
 
     >>> split_sweeps(np.array([1.0, 2, 3, 4, 3, 2, 1]))
     [slice(0, 4, None), slice(4, 7, None)]
@@ -94,7 +94,7 @@ def split_sweeps(energy: Array) -> list[slice]:
 
 
 def turns_too_often(points: Sequence[int], min_points: int) -> bool:
-    """Whether the energy changes direction several times without a sweep that is long enough, or too many times.
+    """Return whether the energy turns several times without a sufficiently long sweep, or turns too many times.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def turns_too_often(points: Sequence[int], min_points: int) -> bool:
 
 
 def has_stray_energy(energy: Array, sweeps: Sequence[slice]) -> bool:
-    """Whether a sweep continues where the one before it ended: a wrong energy divides them, not a turn.
+    """Return whether a sweep continues where the one before it ended: a wrong energy divides them, not a turn.
 
     >>> energy = np.array([1.0, 2, 3, 9, 4, 5, 6])
     >>> has_stray_energy(energy, split_sweeps(energy))
@@ -123,10 +123,11 @@ def has_stray_energy(energy: Array, sweeps: Sequence[slice]) -> bool:
 
 
 def may_continue(before: Array, after: Array) -> bool:
-    """Whether a step back may lie within one sweep, as where the regions of a scan overlap.
+    """Return whether a step back may lie within one sweep, for example where the regions of a scan overlap.
 
-    Only the range of the whole sweep decides this (:func:`split_sweeps`). So far, the energy stepped back by at most
-    half the range and then follows the old direction. A fly-back to the next sweep goes further.
+    Only the range of the whole sweep decides this (:func:`split_sweeps`). The condition here is that the energy steps
+    back by at most half the range so far, and then follows the old direction. A fly-back to the next sweep goes
+    further.
 
     Parameters
     ----------
@@ -211,11 +212,11 @@ def strip_padding(columns: Mapping[str, Array]) -> dict[str, Array]:
     """Remove the padding of a fixed-size buffer: zeros at the end, and exact repetitions of the previous row.
 
     A row is zero if its energy or all its intensities are 0. An absorption that is already computed may be 0 below
-    the edge; its zeros are padding only if the last two or more points of a rising sweep are 0.
+    the edge; its zeros are padding only if at least the last two points of a rising sweep are 0.
 
     Parameters
     ----------
-    columns : columns, each (M,), by role; ``energy`` and either ``i0`` or ``mu`` are needed
+    columns : columns, (M,) each, by role; ``energy`` and either ``i0`` or ``mu`` are required
     """
     if any(c.size and c[-1] == 0 for role, c in columns.items() if role != "time"):
         columns = _without_zeros(columns)
@@ -254,10 +255,10 @@ def form_spectrum(
 
     Parameters
     ----------
-    columns : columns, each (M,), by role: energy (eV), i0, it, fluorescence, mu, iref, reference
-    formula : how μ is computed
+    columns : columns, (M,) each, by role: energy (eV), i0, it, fluorescence, mu, iref, reference
+    formula : formula of μ
     min_points : smallest number of distinct energies
-    bin_ev : width of the energy bins in which the intensities are averaged first; None uses every point
+    bin_ev : width, eV, of the energy bins in which the intensities are first averaged; None uses every point
 
     Raises
     ------
@@ -303,10 +304,10 @@ def form_spectrum(
 
 
 def bin_columns(columns: Mapping[str, Array], width_ev: float) -> dict[str, Array]:
-    """Average columns, each (M,), in energy bins of ``width_ev``.
+    """Average columns, (M,) each, in energy bins of ``width_ev``.
 
-    A bin's energy is the mean of the energies of its points, so that a straight line stays a straight line. Empty
-    bins are left out.
+    The energy of a bin is the mean energy of its points, so that a straight line stays straight. Empty bins are
+    omitted.
 
     >>> bin_columns({"energy": np.array([1.1, 1.3, 2.2]), "i0": np.array([2.0, 4.0, 5.0])}, 1.0)
     {'energy': array([1.2, 2.2]), 'i0': array([3., 5.])}
@@ -329,7 +330,7 @@ def _absorption(columns: Mapping[str, Array], formula: Formula) -> Array:
         return columns["mu"]
     i0 = _positive(columns["i0"], Reason.I0_NOT_POSITIVE)
     if formula == "transmission":
-        # The difference of logarithms also holds for intensities whose ratio overflows.
+        # The difference of logarithms remains finite for intensities whose ratio overflows.
         return np.log(i0) - np.log(_positive(columns["it"], Reason.IT_NOT_POSITIVE))
     return columns["fluorescence"] / i0
 
@@ -342,7 +343,7 @@ def _positive(intensity: Array, reason: Reason) -> Array:
 
 
 def _reference(columns: Mapping[str, Array]) -> Array | None:
-    """Return the foil's absorption; None if it was not measured or its detector has a flaw."""
+    """Return the foil's absorption; None if it was not measured or if its detector has a flaw."""
     if "iref" in columns:
         it, iref = columns["it"], columns["iref"]
         if not (np.isfinite(it) & np.isfinite(iref) & (it > 0) & (iref > 0)).all() or find_flaw(columns, "iref"):

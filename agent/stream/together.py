@@ -1,6 +1,6 @@
-"""Forms the spectra of many whole-spectrum Events at once, where nothing about them is doubtful.
+"""Forms the spectra of many whole-spectrum Events at once, if nothing about them is doubtful.
 
-What is doubtful is left to :func:`~.sweeps.form_spectrum`, which alone knows the reasons and repairs.
+Doubtful Events are left to :func:`~.sweeps.form_spectrum`, which alone knows the reasons and repairs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,24 +16,24 @@ from .detectors import DETECTOR_ROLES, is_suspicious
 from .sweeps import MAX_ENERGY_EV, SweepSpectrum
 
 _MIN_POINTS = 8
-"""Fewer are not checked for flaws."""
+"""Smallest number of points that is checked for flaws."""
 
 
 def form_together(
     fields: StreamFields, rows: Sequence[Mapping[str, Any]], grid: Array | None, min_points: int
 ) -> list[SweepSpectrum | None]:
-    """Form the spectra of N Events; equal to those that each gives alone.
+    """Form the spectra of N Events; each is equal to the spectrum that its Event gives alone.
 
     Parameters
     ----------
-    fields : with a formula
+    fields : fields with a formula
     rows : data of N Events
-    grid : (M,) eV, energies of a stream without energies; None if they are not known
+    grid : (M,) energies, eV, of a stream without energies; None if they are unknown
     min_points : smallest number of points of a spectrum
 
     Returns
     -------
-    N spectra, which share their energies if these are equal; None for those that need a closer look
+    N spectra, which share their energies if these are equal; None for Events that need a closer look
     """
     nothing: list[SweepSpectrum | None] = [None] * len(rows)
     columns = _columns(fields, rows)
@@ -53,7 +53,7 @@ def form_together(
     for curves in (energy, *spectra):
         backwards = np.broadcast_to(falling, len(curves))
         curves[backwards] = curves[backwards, ::-1]
-    energies = [*energy] * (len(rows) // len(energy))  # one for all, or each its own
+    energies = [*energy] * (len(rows) // len(energy))  # one array for all Events, or one for each
     directions = [
         "falling" if is_falling else "rising" for is_falling in np.broadcast_to(falling, len(rows)).tolist()
     ]
@@ -65,7 +65,7 @@ def form_together(
 
 
 def _columns(fields: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array] | None:
-    """Return the columns, (N, M) each, by role, with ``energy`` as recorded; None if one is no such column."""
+    """Return the columns, (N, M) each, by role, with ``energy`` as recorded; None if a column is missing."""
     keys = {"energy": fields.energy, "i0": fields.i0, "mu": fields.mu, "reference": fields.reference}
     if fields.it is not None and (fields.formula == "transmission" or fields.iref is not None):
         keys |= {"it": fields.it, "iref": fields.iref}
@@ -86,7 +86,7 @@ def _columns(fields: StreamFields, rows: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def _stacked(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
-    """Return a field of N Events, (N, M); None if it is not a row of as many real numbers in each."""
+    """Return a field of N Events, (N, M); None unless it holds equally many real numbers in each."""
     values = [row.get(key) for row in rows]
     first = values[0]
     try:
@@ -98,7 +98,7 @@ def _stacked(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
             column = np.stack(values)  # type: ignore[arg-type]
         else:
             column = as_numbers(values) if all(isinstance(value, list) for value in values) else None
-    except (ValueError, OverflowError):  # of several lengths
+    except (ValueError, OverflowError):  # several lengths
         return None
     if column is None or column.ndim != 2 or column.shape[1] > MAX_SPECTRUM_POINTS:
         return None
@@ -106,9 +106,9 @@ def _stacked(rows: Sequence[Mapping[str, Any]], key: str) -> Array | None:
 
 
 def _energies(fields: StreamFields, columns: dict[str, Array], grid: Array | None) -> Array | None:
-    """Take the energies out of the columns; return them, (1, M) if they are shared, else (N, M), eV.
+    """Remove the energies from the columns and return them in eV: (1, M) if all Events share them, else (N, M).
 
-    None if they are not known, or have to be looked at one by one.
+    None if they are unknown or must be examined one by one.
     """
     recorded = columns.pop("energy", None)
     if recorded is None:
@@ -121,14 +121,14 @@ def _energies(fields: StreamFields, columns: dict[str, Array], grid: Array | Non
 
 
 def _is_no_sweep(energy: Array) -> NDArray[np.bool_]:
-    """Return (1,) or (N,) whether energies are not those of one sweep without repetitions."""
+    """Return (1,) or (N,) whether energies do not form a single sweep without repetitions."""
     steps = np.diff(energy)
     one_sweep = (steps > 0).all(axis=1) | (steps < 0).all(axis=1)
     return ~(one_sweep & (energy.min(axis=1) > 0) & (energy.max(axis=1) <= MAX_ENERGY_EV))
 
 
 def _doubtful(columns: Mapping[str, Array]) -> NDArray[np.bool_]:
-    """Return (N,) whether an Event may be padded, or has a flaw, negative currents or no numbers."""
+    """Return (N,) whether an Event may be padded or flawed, or has negative currents or missing numbers."""
     last = np.stack([column[:, -1] for column in columns.values()])
     doubtful = (last == 0).all(axis=0)  # padding
     if "mu" in columns:
@@ -149,7 +149,7 @@ def _absorption(columns: Mapping[str, Array], fields: StreamFields) -> Array:
 
 
 def _references(columns: Mapping[str, Array]) -> list[Array]:
-    """Return the absorption of the foil, (N, M), if there is one."""
+    """Return the absorption of the foil, (N, M), in a list that is empty without a foil."""
     if "iref" in columns:
         return [np.log(columns["it"]) - np.log(columns["iref"])]
     return [columns["reference"].copy()] if "reference" in columns else []

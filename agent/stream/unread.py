@@ -8,13 +8,13 @@ from cachetools import FIFOCache
 from ..types import get_logger
 
 MAX_REPORTED = 1000
-"""Number of reported streams that are remembered."""
+"""Number of reported streams to remember."""
 
 _log = get_logger()
 
 
 class UnreadStreams:
-    """Logs each stream that is not read once, whatever the number of its runs.
+    """Logs each stream that is not read once, however many runs have it.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class UnreadStreams:
         self._reported: FIFOCache[tuple[str, ...], None] = FIFOCache(MAX_REPORTED)
 
     def report(self, run: str, stream: str, keys: Iterable[str]) -> None:
-        """Log a stream with its fields and the command that proposes settings; repetitions are logged as debug."""
+        """Log a stream with its fields and the command that proposes settings; log repetitions at level debug."""
         known = (stream, *keys)
         write = _log.debug if known in self._reported else _log.warning
         self._reported[known] = None
@@ -40,6 +40,6 @@ class UnreadStreams:
 
 
 def is_of_optimiser(descriptor: Mapping[str, Any]) -> bool:
-    """Whether a stream holds what an optimiser (bluesky-adaptive, blop) suggested and was answered, no spectra."""
+    """Return whether a stream holds an optimiser's suggestions and results (bluesky-adaptive, blop), no spectra."""
     sources = (str(key.get("source", "")) for key in descriptor["data_keys"].values())
     return any(source.startswith("optimization-") for source in sources)

@@ -1,4 +1,4 @@
-"""Documents → a summary for the user: what they contain, what is read of it and why, and what settings would help."""
+"""Summarises documents for the user: their contents, how the agent reads them and why, and settings that help."""
 
 from .proposal import proposed_fields
 from .roles import ROLES, Reading, RoleFound, explain

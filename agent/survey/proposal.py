@@ -1,4 +1,4 @@
-"""Settings of the fields with which the agent reads a stream."""
+"""Proposes settings of the fields with which the agent reads a stream."""
 
 from typing import Any
 

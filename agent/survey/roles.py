@@ -1,4 +1,4 @@
-"""What a stream would be read as, and why; for a stream that would not be read, the likeliest roles of its fields."""
+"""Explains how the agent reads a stream; for a stream that it does not read, guesses the roles of the fields."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,42 +31,42 @@ ROLES = ("energy", "position", "i0", "it", "iref", "fluorescence", "mu", "refere
 """Roles in the order in which they are shown."""
 _DETECTORS = ("i0", "it", "iref", "fluorescence")
 _MIN_FURTHER_FALL = 1.05
-"""Iref falls at the edge by at least this much more than It."""
+"""Smallest ratio of the fall of Iref at the edge to the fall of It."""
 _MIN_PART_OF_DEEPEST = 0.1
-"""Of the deepest fall at the edge: the least change that is the sample's."""
+"""Smallest change at the edge that is the sample's, relative to the deepest fall."""
 _MIN_RANGE_EV = 20.0
-"""Smallest range of the energies of a scan."""
+"""Smallest range of energies of a scan, eV."""
 _ANGLES_DEG = (1.0, 89.0)
 _CRYSTALS: Mapping[str, float] = {"Si(111)": 3.1356, "Si(311)": 1.6375, "Si(220)": 1.9201}
-"""Spacing of the reflecting planes of usual monochromators, Å, from the most usual."""
+"""Spacing of the reflecting planes of common monochromators, Å; the most common comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleFound:
-    """The fields of one role, and why they are taken for it."""
+    """The fields of one role, and the reason for this role."""
 
     role: str
     keys: tuple[str, ...]
     why: str
     alternatives: tuple[str, ...] = ()
-    """Other fields that may have the role."""
+    """Other fields that may have this role."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What a stream is, or could be, read as."""
+    """How a stream is read, or could be read."""
 
     stream: StreamSummary
     as_it_is: bool = False
     """Whether the agent reads the stream with the given settings."""
     refusal: str = ""
-    """Why the agent refuses the stream, if it does."""
+    """Why the agent refuses the stream; empty if it does not."""
     roles: dict[str, RoleFound] = field(default_factory=dict)
     formula: Formula | None = None
     relation: Mapping[str, Any] | None = None
     """Settings that convert the position to energy."""
     energies: Array = field(default_factory=lambda: np.empty(0))
-    """(M,) eV; empty if unknown."""
+    """(M,) energies, eV; empty if unknown."""
     edges: list[EdgeMatch] = field(default_factory=list)
     """Edges that the energies suggest, the likeliest first."""
     edge_seen: bool = False
@@ -74,7 +74,7 @@ class Reading:
 
     @property
     def missing(self) -> list[str]:
-        """What a spectrum needs and the stream does not show, in words."""
+        """Parts of a spectrum that the stream lacks, in words."""
         lacks = [] if self.roles.keys() & {"energy", "position"} else ["energy"]
         if "mu" not in self.roles:
             lacks += [] if "i0" in self.roles else ["I0"]
@@ -84,7 +84,7 @@ class Reading:
 
 @np.errstate(all="ignore")
 def explain(stream: StreamSummary, settings: FieldSettings) -> Reading:
-    """Return what a stream is read as with these settings or, if it is not read, what its fields may be.
+    """Return how a stream is read with these settings or, if it is not read, the likely roles of its fields.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def _guess_axis(reading: Reading, numeric: list[str], settings: FieldSettings) -
 
 
 def _guess_angle(reading: Reading, keys: Iterable[str]) -> RoleFound | None:
-    """Return the first field whose name or unit, and values, are those of Bragg angles."""
+    """Return the first field whose name or unit, and values, are typical of Bragg angles."""
     low, high = _ANGLES_DEG
     for key in keys:
         angles, unit = reading.stream.column(key), str(reading.stream.keys[key].get("units") or "").lower()
@@ -216,7 +216,7 @@ def _may_be_angle(key: str) -> bool:
 
 
 def _set_bragg(reading: Reading, angles: Array) -> str:
-    """Convert angles to energies with the crystal that gives the run's edge, and return its name."""
+    """Convert angles to energies with the crystal that fits the run's edge; return the crystal's name."""
     edges = [at for name, edge, at in all_edges() if name == reading.stream.run.element and edge in ("K", "L3")]
     energies = {name: Bragg(d_spacing_ang=d).energy(angles, 0.0) for name, d in _CRYSTALS.items()}
     fitting = [name for name, e in energies.items() if any(e.min() < at < e.max() for at in edges)]
@@ -227,7 +227,7 @@ def _set_bragg(reading: Reading, angles: Array) -> str:
 
 
 def _guess_by_name(role: str, pool: list[str], settings: FieldSettings) -> RoleFound | None:
-    """Return the fields that a configured, usual or likely name gives to a role; None for none or several."""
+    """Return the fields that a configured, usual or likely name assigns to a role; None for none or several."""
     configured = getattr(settings, role)
     names = (configured,) if isinstance(configured, str) else configured or ()
     if keys := tuple(key for name in names for key in match_keys(name, pool)):
@@ -242,13 +242,13 @@ def _guess_by_name(role: str, pool: list[str], settings: FieldSettings) -> RoleF
 
 
 def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None:
-    """Give the roles that no name tells to the fields that fall, rise or stay flat at the edge."""
+    """Assign roles without a matching name to fields that fall, rise or stay flat at the edge."""
     roles = reading.roles
     taken = {key for found in roles.values() for key in found.keys}
     may_be = [key for key in pool if key not in taken and may_be_intensity(key)]
     free = [key for key in may_be if key in steps.intensities]
     deepest = max((-steps.steps.get(key, 0.0) for key in free), default=0.0)
-    # A beam that changes a little along the scan is no sample beside a field with a real edge.
+    # A small change of the beam along the scan is not the sample's if another field shows a real edge.
     weak = {key for key in free if key in steps.steps and abs(steps.steps[key]) < _MIN_PART_OF_DEEPEST * deepest}
     free = [key for key in free if key not in weak]
     falls = sorted((key for key in free if steps.steps.get(key, 0.0) < 0), key=lambda key: -steps.steps[key])
@@ -271,7 +271,7 @@ def _guess_by_steps(reading: Reading, steps: Steps, pool: Iterable[str]) -> None
     level = {**steps.flat, **{key: steps.logs[key] for key in weak}}
     flat = [key for key in may_be if key in steps.intensities and key in level]
     if "i0" not in roles and signal is not None and flat and signal.keys[0] in steps.logs:
-        # The beam's fluctuations are common to I0 and the signal, so that they cancel in the ratio.
+        # Fluctuations of the beam are common to I0 and the signal, so that they cancel in the ratio.
         log = steps.logs[signal.keys[0]]
         rough = {key: float(np.abs(np.diff(log - level[key])).sum()) for key in flat}
         key, *others = sorted(flat, key=rough.__getitem__)

@@ -1,4 +1,4 @@
-"""Which samples the runs name, and which other key of their metadata may name them."""
+"""Finds the samples that runs name, and other metadata keys that may name them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,15 +9,15 @@ from ..fields import SeriesSettings, read_scan, read_text
 from ..types import RunInfo
 
 _WORDS = (frozenset({"sample", "smpl", "specimen"}), frozenset({"label", "title", "material", "compound"}))
-"""Words in the key of a sample's name, the likeliest first."""
+"""Words in keys of sample names, the likeliest first."""
 _OTHER = frozenset(
     ("uid", "env", "environment", "holder", "position", "pos", "stage", "temperature", "type", "owner", "comment")
 )
-"""Words in the key of another property of a sample."""
+"""Words in keys of other properties of a sample."""
 _NAMES = frozenset({"name", "id", "title", "label"})
-"""Keys that name what holds them."""
+"""Keys that name the object that holds them."""
 _LONGEST = 80
-"""Length of a text that may be a name, in characters."""
+"""Largest length of a text that may be a name, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +25,19 @@ class SamplesFound:
     """How the runs name their samples."""
 
     names: tuple[str, ...]
-    """Samples that the settings read."""
+    """Samples that the agent reads with the settings."""
     unnamed: int
-    """Number of runs that name none, each of which is a series of its own."""
+    """Number of runs without a sample name; each forms its own series."""
     key: str
-    """Another key of the RunStarts that may name it, dotted; empty if there is none, or none is needed."""
+    """Another dotted key of the RunStarts that may name the sample; empty if there is none or none is needed."""
     values: tuple[str, ...]
-    """What this key holds."""
+    """Values of this key."""
 
 
 def find_samples(runs: Sequence[RunInfo], settings: SeriesSettings) -> SamplesFound:
-    """Find the samples of runs, and a key that may name those of runs without one.
+    """Find the samples of runs, and a key that may name the sample of runs without one.
 
-    A key is looked for if no run names a sample. One whose text differs in each of several runs is no sample's.
+    A key is sought only if no run names a sample. A key whose text differs in each of several runs is rejected.
 
     >>> starts = [{"uid": uid, "expt": {"label": "LCO 3"}, "operator": "ada"} for uid in "ab"]
     >>> find_samples([RunInfo(start["uid"], start) for start in starts], SeriesSettings())

@@ -1,4 +1,4 @@
-"""Which fields of a scan change at an absorption edge, and where the edge is."""
+"""Finds the absorption edge of a scan and the fields that change there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,32 +9,32 @@ from ..stream import split_sweeps
 from ..types import Array, all_edges
 
 _MAX_POSITIONS = 150
-"""Number of energies that are tried as the edge."""
+"""Number of energies tried as the edge."""
 _ENDS = 0.08
-"""Part of the energy range at either end that is not searched."""
+"""Share of the energy range at either end that is not searched."""
 _MIN_GAIN = 0.3
-"""Least part of the variance about a line that a step at the edge explains."""
+"""Smallest share of the variance about a line that a step at the edge must explain."""
 _MIN_STEP = 0.003
-"""Least change at the edge, of the logarithm."""
+"""Smallest change of the logarithm at the edge."""
 _EDGE_BELOW_EV, _EDGE_ABOVE_EV = 25.0, 5.0
-"""How far the tabulated edge may lie below and above the step; oxidation shifts the step upwards."""
+"""Largest distances of the tabulated edge below and above the step, eV; oxidation shifts the step upwards."""
 _SHELLS = ("K", "L3", "L2", "L1")
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The changes of the fields of a scan at its edge."""
+    """The changes of a scan's fields at its edge."""
 
     e0_ev: float | None
-    """Energy of the step that fits best, eV; None if no field has one."""
+    """Energy of the step that fits best, eV; None if no field has a step."""
     steps: Mapping[str, float]
     """Change of the logarithm of each field that has a step there: negative for It, positive for fluorescence."""
     flat: Mapping[str, Array]
     """Logarithms, each (M,), of the other fields that vary."""
     logs: Mapping[str, Array]
-    """Logarithms, each (M,), of all fields, by rising energy; other values themselves if their sign changes."""
+    """Logarithms, (M,) each, of all fields, by rising energy; fields that change sign keep their values."""
     intensities: frozenset[str]
-    """The fields whose sign does not change."""
+    """Fields that do not change sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class EdgeMatch:
 def find_steps(energy: Array, columns: Mapping[str, Array]) -> Steps:
     """Find the edge of a scan, and the fields that rise or fall at it.
 
-    Each field is fitted by a line and a step. The edge is where a step explains most of one field's variance about
-    the line alone.
+    Each field is fitted by a line and a step. The edge is where a step explains most of the variance of one field
+    about the line alone.
 
     Parameters
     ----------
-    energy : (M,) eV, in the order of acquisition
-    columns : fields, each (M,), that may be intensities or absorption
+    energy : (M,) energies, eV, in the order of acquisition
+    columns : fields, (M,) each, that may be intensities or absorption
     """
     sweep = max(split_sweeps(energy), key=lambda part: part.stop - part.start, default=slice(0, 0))
     order = np.argsort(energy[sweep], kind="stable")
@@ -93,7 +93,7 @@ def suggest_edges(low_ev: float, high_ev: float, e0_ev: float | None) -> list[Ed
     Parameters
     ----------
     low_ev, high_ev : range of the scan, eV
-    e0_ev : energy of its edge, eV; None: all K and L3 edges within the range are returned
+    e0_ev : energy of its edge, eV; None returns all K and L3 edges within the range
     """
     inside = [EdgeMatch(*found) for found in all_edges() if low_ev < found[2] < high_ev]
     if e0_ev is None:
@@ -103,7 +103,7 @@ def suggest_edges(low_ev: float, high_ev: float, e0_ev: float | None) -> list[Ed
 
 
 def _log(column: Array) -> Array | None:
-    """Return the logarithm of intensities of one sign; other values themselves; None if they are not finite."""
+    """Return the logarithm of intensities of one sign, and other values unchanged; None if they are not finite."""
     if not np.isfinite(column).all():
         return None
     return np.log(np.abs(column)) if _has_one_sign(column) else column

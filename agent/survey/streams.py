@@ -1,4 +1,4 @@
-"""What documents contain: their runs and streams, with the fields and values of each stream."""
+"""Collects the runs and streams in documents, with the fields and values of each stream."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,9 +12,9 @@ from ..stream import Book, energy_column
 from ..types import Array, Document, Received, RunDocument, RunInfo, SetAside, Stage
 
 MAX_ROWS = 5000
-"""Number of Events of a stream whose values are looked at."""
+"""Largest number of Events of a stream whose values are examined."""
 MAX_STREAMS = 50
-"""Number of streams that are kept; further ones are counted."""
+"""Largest number of streams that are kept; others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class FieldSummary:
     key: str
     unit: str
     points: int | None
-    """Number of values in each Event; None if it differs or is unknown."""
+    """Number of values in each Event; None if it varies or is unknown."""
     external: bool
     """Whether the values are in a file that has not been read."""
     example: Any
@@ -36,7 +36,7 @@ class FieldSummary:
 
 @dataclass(slots=True, eq=False)
 class StreamSummary:
-    """The streams of one name and the same fields, over all runs."""
+    """All streams with one name and the same fields, over all runs."""
 
     name: str
     run: RunInfo
@@ -45,7 +45,7 @@ class StreamSummary:
     runs: set[str] = field(default_factory=set)
     events: int = 0
     rows: list[Mapping[str, Any]] = field(default_factory=list)
-    """The data of the Events of the run with most of them, at most ``MAX_ROWS``."""
+    """Data of at most ``MAX_ROWS`` Events, from the run with most of them."""
 
     @property
     def keys(self) -> Mapping[str, Mapping[str, Any]]:
@@ -53,7 +53,7 @@ class StreamSummary:
         return self.descriptor["data_keys"]
 
     def column(self, key: str) -> Array:
-        """Return the values of a field, (M,): one of each Event, or those of the first whole spectrum.
+        """Return the values of a field, (M,): one from each Event, or all from the first whole spectrum.
 
         Empty if they are not real numbers.
         """
@@ -86,7 +86,7 @@ class StreamSummary:
 
 @dataclass(slots=True)
 class Survey:
-    """What documents contain."""
+    """The contents of documents."""
 
     documents: int = 0
     starts: list[RunInfo] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Survey:
     further_streams: int = 0
     """Number of streams beyond ``MAX_STREAMS``."""
     problems: list[SetAside] = field(default_factory=list)
-    """Documents that cannot be read."""
+    """Notes on documents that cannot be read."""
 
 
 def survey(documents: Iterable[Document], settings: FieldSettings, stages: Sequence[Stage] = ()) -> Survey:
@@ -106,7 +106,7 @@ def survey(documents: Iterable[Document], settings: FieldSettings, stages: Seque
     Parameters
     ----------
     documents : pairs (name, doc)
-    settings : element and edge, and which plans are watched
+    settings : element, edge, and the plans to watch
     stages : stages between the book and the assembler, such as the reader of external files
 
     Returns
@@ -164,5 +164,5 @@ def _through(stages: Sequence[Stage], items: Iterable[RunDocument | SetAside]) -
 
 
 def _numbers(value: Any) -> Array:
-    """Return a single value as an array, empty if it is not a number."""
+    """Return a single value as an array; empty if it is not a number."""
     return energy_column([{"": value}, {"": value}], "")[:1]

@@ -1,4 +1,4 @@
-"""Values and protocols that every stage shares."""
+"""Values and protocols that all stages share."""
 
 from .actions import RepeatFrame, SetValue, args_of_decision, check_action_args
 from .array import Array

@@ -23,21 +23,21 @@ class RepeatFrame(Settings):
     count_factor: float = Field(default=1.0, gt=0, le=100)
     """Counting time per point, as a multiple of that of the last frame."""
     run: str | None = None
-    """Uid of the run of the frame on which the agent decided; the agent fills it in."""
+    """Uid of the run with the judged frame; filled in by the agent."""
     frame: int | None = None
-    """Number of that frame in its run, from 1; the agent fills it in. None if no frame was judged."""
+    """Number of the judged frame in its run, from 1; filled in by the agent. None if no frame was judged."""
 
 
 _ARGS: dict[str, type[Settings]] = {"set": SetValue, "repeat_frame": RepeatFrame}
 
 
 def check_action_args(action: str, args: Mapping[str, Any]) -> None:
-    """Refuse arguments of a rule that do not fit ``set`` or ``repeat_frame``; those of other actions are not judged.
+    """Check that the arguments of a rule fit ``set`` or ``repeat_frame``; other actions are not checked.
 
     Raises
     ------
     InputError
-        An argument is unknown, missing or out of range, or one that the agent fills in.
+        An argument is unknown, missing or out of range, or is one that the agent fills in.
     """
     if action not in _ARGS:
         return
@@ -47,7 +47,7 @@ def check_action_args(action: str, args: Mapping[str, Any]) -> None:
 
 
 def args_of_decision(action: str, args: Mapping[str, Any], run: str, frame: int | None) -> Mapping[str, Any]:
-    """Return the arguments of a rule with those that the agent fills in: the judged frame for ``repeat_frame``.
+    """Return a rule's arguments with those that the agent fills in: the judged frame for ``repeat_frame``.
 
     >>> args_of_decision("repeat_frame", {"count_factor": 4}, "r1", 7)
     {'count_factor': 4, 'run': 'r1', 'frame': 7}

@@ -1,4 +1,4 @@
-"""The one alias for arrays of numbers."""
+"""The alias for arrays of numbers."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from .reasons import Flag
 
 ESTIMATE_PARTS = ("mean", "lo", "hi", "sd_frame")
-"""Numbers of every descriptor in the agent's documents; those of ``DescriptorEstimate`` with these names."""
+"""Fields of :class:`DescriptorEstimate` that the agent's documents contain for every descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class DescriptorEstimate:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """Probabilities of all classes, by class label."""
     sd_frame: float = 0.0
-    """Standard deviation by which ``mean`` scatters when the same sample is measured again, in the descriptor's unit;
-    0 for computed spectra."""
+    """Standard deviation of ``mean`` between repeated measurements of the same sample, in the descriptor's unit; 0
+    for computed spectra."""
 
     def scattering(self, sd_frame: float) -> "DescriptorEstimate":
-        """Return this estimate with ``sd_frame``; called for each descriptor of each frame, unlike ``replace``."""
+        """Return this estimate with ``sd_frame``, faster than ``replace``, for each descriptor of each frame."""
         return DescriptorEstimate(self.mean, self.lo, self.hi, self.value, self.p, self.probabilities, sd_frame)
 
 
@@ -43,20 +43,20 @@ class Estimate:
     descriptors: Mapping[str, DescriptorEstimate]
     """Descriptors by name (OS, CN, CN2, OCN, PSGO, NNRS, MOOD), in the order of the model card."""
     ood_score: float
-    """Near 0 for spectra like the training spectra; above 1 for spectra that the model does not know."""
+    """Out-of-distribution score: near 0 for spectra like the training spectra, above 1 for unfamiliar ones."""
     flags: tuple[Flag, ...] = ()
-    """Notes that a reader needs before using the numbers."""
+    """Notes that a reader needs before using the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a model's estimates of one descriptor can be at most."""
+    """Limits of a model's estimates of one descriptor."""
 
     lowest: float
     highest: float
-    """Ends of the expectation, in the descriptor's unit."""
+    """Largest expectation; ``lowest`` is the smallest, both in the descriptor's unit."""
     least_half_width: float
-    """Half-width of the narrowest 90 % interval, at an end, which cuts it."""
+    """Half-width of the narrowest 90 % interval at a limit, where the interval is cut off."""
 
 
 def keys_of(descriptor: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The answers of a model for many frames, as arrays."""
+"""A model's estimates for many frames, as arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,35 +20,35 @@ class Classes:
     """The classes of one descriptor, for N frames."""
 
     labels: tuple[str, ...]
-    """C labels."""
+    """Labels of the C classes."""
     value: Array
-    """(N,) most probable class."""
+    """(N,) most probable classes."""
     p: Array
-    """(N,) its probability."""
+    """(N,) probabilities of the most probable classes."""
     probabilities: Array
-    """(N, C)"""
+    """(N, C) probabilities of all classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Estimates(Sequence[Estimate]):
-    """The estimates of N frames; the item of a frame is made when it is asked for."""
+    """The estimates of N frames; each item is created when it is requested."""
 
     names: tuple[str, ...]
-    """D descriptors, in the order of the model card."""
+    """Names of the D descriptors, in the order of the model card."""
     mean: Array
-    """(N, D), as the fields of :class:`DescriptorEstimate`."""
+    """(N, D) values of the fields of :class:`DescriptorEstimate`."""
     lo: Array
-    """(N, D)"""
+    """(N, D) lower ends of the intervals."""
     hi: Array
-    """(N, D)"""
+    """(N, D) upper ends of the intervals."""
     ood_score: Array
-    """(N,)"""
+    """(N,) out-of-distribution scores."""
     classes: Mapping[str, Classes] = field(default_factory=dict)
-    """Of the classified descriptors."""
+    """Classes of the classified descriptors, by name."""
     flags: Sequence[Flags] = ()
-    """N, or none."""
+    """Flags of each of the N frames; empty if no frame has any."""
     sd_frame: Array | None = None
-    """(N, D); None for 0."""
+    """(N, D) standard deviations between repeats; None stands for 0."""
 
     @classmethod
     def of(cls, estimates: Sequence[Estimate]) -> "Estimates":
@@ -99,7 +99,7 @@ class Estimates(Sequence[Estimate]):
 
     @property
     def parts(self) -> tuple[Array, Array, Array, Array]:
-        """The numbers of ``ESTIMATE_PARTS``, (N, D) each."""
+        """The numbers named in ``ESTIMATE_PARTS``, (N, D) each."""
         return self.mean, self.lo, self.hi, np.zeros(self.mean.shape) if self.sd_frame is None else self.sd_frame
 
     @cached_property
@@ -121,18 +121,18 @@ class Estimates(Sequence[Estimate]):
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """(N,) whether all numbers of a frame are finite."""
+        """Whether all numbers of a frame are finite, (N,)."""
         columns = [self.ood_score, *(c.p for c in self.classes.values())]
         numbers = np.concatenate([self.mean, self.lo, self.hi, np.stack(columns, axis=1)], axis=1)
         return np.asarray(np.isfinite(numbers).all(axis=1))
 
     def scattering(self, sd_frame: Mapping[str, Array]) -> "Estimates":
-        """Return these estimates with the scatter of repeats, (N,) by descriptor."""
+        """Return these estimates with the standard deviations between repeats, (N,) by descriptor."""
         columns = [np.asarray(sd_frame[name]) for name in self.names]
         return replace(self, sd_frame=np.stack(columns, axis=1) if columns else None)
 
     def flagged(self, flags: Sequence[Flags]) -> "Estimates":
-        """Return these estimates with further flags, N, after their own."""
+        """Return these estimates with further flags for each of the N frames, after their own."""
         own = self.flags or [()] * len(self)
         return replace(self, flags=[a + b for a, b in zip(own, flags, strict=True)])
 

@@ -1,4 +1,4 @@
-"""One XANES spectrum with its metadata, and the note on data that cannot become a frame."""
+"""One XANES spectrum with its metadata, and a note on data that cannot become a frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,22 +18,22 @@ DOCUMENT_NAMES = frozenset(
         *("stream_resource", "stream_datum", "bulk_events", "bulk_datum"),
     }
 )
-"""Names of all documents. Those of ``event_model``, whose import takes a second or more."""
+"""Names of all documents, as in ``event_model``, whose import takes a second or more."""
 
 
 REPLAYED_S = 1e9
-"""Added to the age of a document that another agent has acknowledged, or of a past run, s: whatever
-``control.max_age_s`` is, no rule decides on it. The remainder, ``age % REPLAYED_S``, is the age itself."""
+"""Time added to the age of a document of a past run, or of one that another agent has acknowledged, s. No rule
+decides on it then, whatever ``control.max_age_s`` is. The remainder, ``age % REPLAYED_S``, is the true age."""
 
 
 class Received(NamedTuple):
-    """A document with the ``time.monotonic()`` of its arrival; a tuple, since it is the fastest to make."""
+    """A document with the ``time.monotonic()`` of its arrival; a tuple, because that is fastest to create."""
 
     name: str
     doc: dict[str, Any]
     at: float
     position: Mapping[str, Any] | None = None
-    """What changed in the position of its source, if the source can go on from there after a restart."""
+    """Change in the position of its source; None if the source cannot continue from there after a restart."""
 
     @property
     def rows(self) -> int:
@@ -48,21 +48,21 @@ Direction = Literal["rising", "falling"]
 Formula = Literal["transmission", "fluorescence", "mu", "normalised"]
 
 
-# Not frozen: a frozen one takes several times as long to make.
+# Not frozen, since a frozen dataclass takes several times as long to create.
 @dataclass(slots=True)
 class Frame:
     """One complete XANES spectrum as measured, before alignment; its energies rise strictly."""
 
     uid: str
-    """The Event's uid; for a step scan a uid derived from run, stream and sweep."""
+    """Uid of the Event; for a step scan, a uid derived from run, stream and sweep."""
     run_uid: str
     seq_num: int
     """Number of the frame in the watched run, from 1."""
     time: float
-    """Unix seconds of the frame's last datum, never the agent's clock. NaN if a file has no time; such a frame is
-    calibrated by its own foil only."""
+    """Time of the frame's last datum, Unix seconds, never the agent's clock. NaN if a file has no time; only its own
+    foil then calibrates the frame."""
     energy: Array
-    """(M,) eV, rising, on the monochromator's scale."""
+    """(M,) energies, eV, rising, on the monochromator's scale."""
     mu: Array
     """(M,) absorption, dimensionless."""
     reference: Array | None = None
@@ -70,7 +70,7 @@ class Frame:
     normalised: bool = False
     """Whether ``mu`` already has its pre-edge at 0 and its post-edge at 1."""
     formula: Formula = "transmission"
-    """How ``mu`` was computed."""
+    """Formula with which ``mu`` was computed."""
     element: str | None = None
     edge: str | None = None
     stream: str = "primary"
@@ -83,7 +83,7 @@ class Frame:
     reading_units: Mapping[str, str] = field(default_factory=dict)
     """Units of the readings that have one, by name."""
     received: float = 0.0
-    """``time.monotonic()`` at which the frame's last datum arrived; latency is counted from it."""
+    """``time.monotonic()`` at the arrival of the frame's last datum; the latency is counted from it."""
 
     @property
     def series(self) -> str:
@@ -100,9 +100,9 @@ class SetAside:
     time: float
     reason: Reason
     detail: str = ""
-    """What was found and what was expected, with units."""
+    """Found and expected values, with units."""
     seq_num: int | None = None
     file: str = ""
     """Name of the file, if it differs from that of the run."""
     count: int = 1
-    """Number of frames or, in a note without the number of a frame, of documents or Events that it stands for."""
+    """Number of frames that the note covers or, without a frame number, of documents or Events."""

@@ -21,15 +21,15 @@ class Grid:
 
     start_ev: float
     stop_ev: float
-    """Last grid energy, which is the last energy of the shortest training spectrum."""
+    """Last grid energy, eV; equal to the last energy of the shortest training spectrum."""
     step_ev: float
     foot_ev: tuple[float, float]
-    """Window below the edge in which the mean becomes 0."""
+    """Window below the edge, eV, whose mean becomes 0."""
     anchor_ev: tuple[float, float]
-    """Window above the edge in which the mean becomes 1."""
+    """Window above the edge, eV, whose mean becomes 1."""
     short_stop_ev: float | None = None
-    """Energy up to which every spectrum must be known. A shorter one than the grid is NaN beyond its end, and the
-    footing continues its last value to the end of ``anchor_ev``. None: the whole grid must be known."""
+    """Energy, eV, up to which every spectrum must be known. A spectrum shorter than the grid is NaN beyond its end,
+    and the footing continues its last value to the end of ``anchor_ev``. None: the whole grid must be known."""
 
     def __post_init__(self) -> None:
         for name, (lo, hi) in (("foot_ev", self.foot_ev), ("anchor_ev", self.anchor_ev)):
@@ -41,13 +41,13 @@ class Grid:
 
     @cached_property
     def energy(self) -> Array:
-        """(G,) eV relative to the tabulated edge."""
+        """(G,) energies relative to the tabulated edge, eV."""
         points = round((self.stop_ev - self.start_ev) / self.step_ev) + 1
         return self.start_ev + self.step_ev * np.arange(points, dtype=np.float64)
 
     @cached_property
     def bounds(self) -> Array:
-        """(G + 1,) bin boundaries, eV; a spectrum on the grid holds the means over the bins."""
+        """(G + 1,) bin boundaries, eV; a spectrum on the grid holds its means over the bins."""
         return np.append(self.energy - self.step_ev / 2, self.energy[-1] + self.step_ev / 2)
 
     @cached_property
@@ -59,12 +59,12 @@ class Grid:
 
     @property
     def short_points(self) -> int | None:
-        """Number of points, from the first, that every spectrum must have; None if all."""
+        """Number of leading points that every spectrum must have; None if all are required."""
         return None if self.short_stop_ev is None else int(self.points_to(self.short_stop_ev))
 
     @property
     def filled_to_ev(self) -> float:
-        """Energy up to which a spectrum that ends before is continued, eV: the footing's, or the grid's end."""
+        """Energy up to which a shorter spectrum is continued, eV: that of the footing, or the end of the grid."""
         return self.stop_ev if self.short_stop_ev is None else self.anchor_ev[1]
 
     def points_to(self, stop_ev: float | Array) -> NDArray[np.intp]:
@@ -72,7 +72,7 @@ class Grid:
         return np.searchsorted(self.energy, np.add(stop_ev, 1e-9), side="right")
 
     def cut(self, mu: Array, stop_ev: Array) -> Array:
-        """Return spectra (N, G), NaN beyond their ends ``stop_ev`` (N,), if they may end before the grid."""
+        """Return spectra (N, G), with NaN beyond their ends ``stop_ev`` (N,) if the grid allows short spectra."""
         if self.short_stop_ev is None:
             return mu
         return np.where(np.arange(len(self)) < self.points_to(stop_ev)[:, None], mu, np.nan)
@@ -85,9 +85,9 @@ class Grid:
     def footing(self, mu: Array) -> Array:
         """Put spectra on the common footing of theory and measurement.
 
-        The mean over ``foot_ev`` becomes 0 and the mean over ``anchor_ev`` becomes 1. FEFF divides by its
-        atomic background, a beamline by a fitted post-edge curve. Both leave an error of the scale of a few per cent
-        and a small level below the edge, and the footing removes both in the same way.
+        The mean over ``foot_ev`` becomes 0 and the mean over ``anchor_ev`` becomes 1. FEFF divides by its atomic
+        background, a beamline by a fitted post-edge curve. Both leave a scale error of a few per cent and a small
+        level below the edge; the footing removes both in the same way.
 
         Parameters
         ----------
@@ -101,13 +101,13 @@ class Grid:
         return (mu - foot[..., None]) / (anchor - foot)[..., None]
 
     def window(self, window: tuple[float, float]) -> slice:
-        """Return the slice of the grid points inside a window in eV, ends included."""
+        """Return the slice of the grid points inside a window, eV, ends included."""
         lo, hi = np.searchsorted(self.energy, [window[0] - 1e-9, window[1] + 1e-9])
         return slice(int(lo), int(hi))
 
 
 def continued(mu: NDArray[Floating]) -> NDArray[Floating]:
-    """Return spectra (..., G) whose unknown ends, NaN, continue with the last known value."""
+    """Return spectra (..., G) whose unknown ends, NaN, are filled with the last known value."""
     known = ~np.isnan(mu)
     if known.all():
         return mu
@@ -123,9 +123,9 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
 
     Parameters
     ----------
-    energy : (M,), (1, M) or (N, M) eV, strictly rising along the last axis
-    mu : (N, M) dimensionless
-    bounds : (G + 1,) or (N, G + 1) eV, rising: one set of bins for all spectra, or one each
+    energy : (M,), (1, M) or (N, M) energies, eV, strictly rising along the last axis
+    mu : (N, M) absorption, dimensionless
+    bounds : (G + 1,) or (N, G + 1) bin boundaries, eV, rising: the same bins for all spectra, or separate ones
 
     Returns
     -------
@@ -134,12 +134,12 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
     energy, bounds = np.atleast_2d(energy), np.atleast_2d(bounds)
     if len(energy) == len(bounds) == 1:
         return _bin_means_of_one_axis(energy[0], mu, bounds[0])
-    if len(energy) == 1 and energy.shape[1] > 2:  # points that no bin touches are left out, for speed
+    if len(energy) == 1 and energy.shape[1] > 2:  # for speed, points that no bin touches are left out
         a, b = energy[0].searchsorted((bounds[:, 0].min(), bounds[:, -1].max()))
         touched = slice(max(min(a - 1, energy.shape[1] - 2), 0), max(b + 1, 2))
         energy, mu = energy[:, touched], mu[:, touched]
     left = right_index(energy, bounds) - 1
-    at = left + mu.shape[1] * np.arange(len(mu))[:, None]  # in all spectra in a row, where ``take`` is fastest
+    at = left + mu.shape[1] * np.arange(len(mu))[:, None]  # in the flattened array, where ``take`` is fastest
     on_axis = left if len(energy) == 1 else at
     start = energy.take(on_axis)
     width = energy.take(on_axis + 1) - start
@@ -162,7 +162,7 @@ def bin_means(energy: Array, mu: Array, bounds: Array) -> Array:
 
 
 def _bin_means_of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
-    """Return :func:`bin_means` for energies, (M,), and bounds, (G + 1,), of all spectra in half the time."""
+    """Return :func:`bin_means` for shared energies, (M,), and bounds, (G + 1,), in half the time."""
     right = energy.searchsorted(bounds)
     begin = max(min(int(right[0]) - 1, len(energy) - 2), 0)
     touched = slice(begin, max(int(right[-1]) + 1, 2))
@@ -182,7 +182,7 @@ def _bin_means_of_one_axis(energy: Array, mu: Array, bounds: Array) -> Array:
 
 
 def _area(energy: Array, mu: Array) -> Array:
-    """Integrate piecewise-linear spectra up to each point, (N, M)."""
+    """Return the integrals of piecewise-linear spectra up to each point, (N, M)."""
     area = np.empty(mu.shape)
     area[:, 0] = 0.0
     sums = mu[:, 1:] + mu[:, :-1]
@@ -196,13 +196,13 @@ def right_index(energy: Array, x: Array) -> NDArray[np.intp]:
 
     Parameters
     ----------
-    energy : (1, M) or (N, M) eV, strictly rising along the last axis
-    x : (1, K) or (N, K) eV
+    energy : (1, M) or (N, M) energies, eV, strictly rising along the last axis
+    x : (1, K) or (N, K) positions, eV
 
     Returns
     -------
-    (1, K) or (N, K) indices from 1 to M − 1: the right end of the data interval that holds the position, or of the
-    first or last interval for positions outside the data
+    (1, K) or (N, K) indices from 1 to M − 1: the right end of the data interval that holds the position; for
+    positions outside the data, that of the first or last interval
     """
     points = energy.shape[1]
     if len(energy) == 1:

@@ -1,4 +1,4 @@
-"""The curves that normalise a spectrum as it was measured."""
+"""The curves that normalise a measured spectrum."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,42 +10,42 @@ from numpy.typing import NDArray
 from .array import Array
 
 _NODES = 17
-"""Number of points at which the curves are given: they are polynomials of low order."""
+"""Number of points that represent a curve, since the curves are polynomials of low order."""
 
 
 class Measured(NamedTuple):
     """N spectra as measured."""
 
     energy: Array
-    """(1 or N, M) eV; one row if all share it."""
+    """(1 or N, M) energies, eV; one row if all spectra share it."""
     mu: Array
-    """(N, M) dimensionless."""
+    """(N, M) absorption, dimensionless."""
     reference: Array | None
-    """(N, M) absorption of the foil; None without one."""
+    """(N, M) absorption of the foil; None without a foil."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Pre-edge and post-edge curve at the energies of the frame with the numbers :func:`nodes`, and E0.
+    """Pre-edge and post-edge curves at the points :func:`nodes` of the frame's energies, and E0.
 
-    Of N frames with equal numbers of points, each field has N rows.
+    For N frames with equal numbers of points, each field has N rows.
     """
 
     pre_edge: Array
-    """(K,) or (N, K) in the unit of μ."""
+    """(K,) or (N, K) values in the unit of μ."""
     post_edge: Array
-    """(K,) or (N, K) in the unit of μ."""
+    """(K,) or (N, K) values in the unit of μ."""
     e0_ev: float | Array
-    """E0 on the monochromator's energies, before their calibration; a number or (N,)."""
+    """E0 on the monochromator's energies, before calibration, eV; a number or (N,)."""
     foil_e0_ev: float | Array
-    """E0 of the foil on the same energies, as its calibration has it; NaN without one."""
+    """E0 of the foil on the same energies, according to its calibration, eV; NaN without a foil."""
     measured: Measured | None = None
-    """The spectra of the N frames in arrays, if they are at hand."""
+    """The spectra of the N frames, if available as arrays."""
 
 
 @lru_cache(maxsize=64)
 def nodes(points: int) -> NDArray[np.intp]:
-    """Return the numbers of the energies, among ``points``, at which :class:`Lines` are given; with both ends.
+    """Return the indices of the energies, among ``points``, at which :class:`Lines` are given, including both ends.
 
     >>> nodes(5).tolist()
     [0, 1, 2, 3, 4]

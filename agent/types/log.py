@@ -13,7 +13,7 @@ class Logger:
     """Writes events with their context: ``log.warning("set aside", reason=..., detail=...)``.
 
     A record's message reads ``set aside reason='...' detail='...'``; its attributes ``event`` and ``context`` hold
-    the two parts. A record that a handler or filter of the host cannot process is lost without an error: logging
+    the two parts. If a handler or filter of the host fails on a record, the record is lost without an error: logging
     must never cost a frame.
     """
 
@@ -58,7 +58,7 @@ def get_logger() -> Logger:
 
 
 def line_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return context, level and event of a record of the package's logger."""
+    """Return the context, level and event of a record of the package's logger."""
     event = getattr(record, "event", None)
     parts = {"level": record.levelname.lower(), "event": record.getMessage() if event is None else event}
     return {**getattr(record, "context", {}), **parts}

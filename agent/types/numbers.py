@@ -1,4 +1,4 @@
-"""Numbers in documents: Python's and numpy's own, but no complex numbers, dates, truth values or masked values."""
+"""Reads numbers in documents: Python's and numpy's, but no complex, date, truth or masked values."""
 
 import math
 from decimal import Decimal
@@ -11,7 +11,7 @@ _PLAIN = frozenset((float, int))
 
 
 def unwrap(value: Any) -> Any:
-    """Return the member of a list or tuple of one, also nested; any other value itself.
+    """Return the member of a list or tuple with one member, also nested; any other value unchanged.
 
     >>> unwrap((["Ni"],)), unwrap(("Ni", "Cu")), unwrap("Ni")
     ('Ni', ('Ni', 'Cu'), 'Ni')
@@ -22,7 +22,7 @@ def unwrap(value: Any) -> Any:
 
 
 def as_number(value: Any, *, texts: bool = False) -> float | None:
-    """Return a finite real number, also from an array or a sequence of one; None for any other value.
+    """Return a finite real number, also from an array or sequence of one; None for any other value.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
     >>> as_number(True), as_number(1j), as_number(np.datetime64(0, "s")), as_number("3")
     (None, None, None, None)
     """
-    if type(value) is float:  # nearly all values
+    if type(value) is float:  # the usual case
         return value if math.isfinite(value) else None
     found: Any = unwrap(value)
     if isinstance(found, np.ndarray):
@@ -53,7 +53,7 @@ def as_number(value: Any, *, texts: bool = False) -> float | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return an integer that is not negative, of any type of number or from a text; None for any other value.
+    """Return a non-negative integer from any type of number or from a text; None for any other value.
 
     >>> as_count(np.float32(252)), as_count("252"), as_count(2.5), as_count(-1), as_count(2**53 + 1) - 2**53
     (252, 252, None, None, 1)
@@ -62,7 +62,7 @@ def as_count(value: Any) -> int | None:
     if number is None or number < 0 or not number.is_integer():
         return None
     found = unwrap(value)
-    return int(found) if isinstance(found, (int, np.integer)) else int(number)  # float64 is exact up to 2⁵³ only
+    return int(found) if isinstance(found, (int, np.integer)) else int(number)  # float64 is exact only up to 2⁵³
 
 
 def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
@@ -88,18 +88,18 @@ def as_numbers(values: Any) -> NDArray[np.number[Any]] | None:
 
 
 def _has_truth_values(values: Any) -> bool:
-    """Whether a list, also of lists, contains True or False, which numpy converts to 1 and 0 beside numbers."""
+    """Return whether a nested list contains True or False, which numpy converts to 1 and 0 beside numbers."""
     if isinstance(values, (list, tuple)):
         return _is_mixed(values) and any(_has_truth_values(value) for value in values)
     return isinstance(values, (bool, np.bool_)) or (isinstance(values, np.ndarray) and values.dtype.kind == "b")
 
 
 def _is_mixed(values: Any) -> bool:
-    """Whether a list contains more than floats and integers; documents over NATS and Kafka have spectra as lists."""
+    """Return whether a list contains more than floats and integers; over NATS and Kafka spectra are lists."""
     return isinstance(values, (list, tuple)) and not _PLAIN.issuperset(map(type, values))
 
 
 def _is_real(value: Any) -> bool:
-    # numpy counts timedelta64 among its integers.
+    # numpy counts timedelta64 as an integer.
     real = isinstance(value, (int, float, np.integer, np.floating, Decimal))
     return real and not isinstance(value, (bool, np.timedelta64))

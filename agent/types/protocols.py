@@ -20,11 +20,11 @@ ROBOT_ACTIONS: tuple[str, ...] = get_args(RobotAction)
 """Actions of a robot that synthesises, prepares or changes samples; they may take minutes."""
 RobotOrder = Literal["halt", "release"]
 ROBOT_ORDERS: tuple[str, ...] = get_args(RobotOrder)
-"""What a person asks of a robot, and no rule can: an emergency stop, and its end."""
+"""A person's orders to a robot that no rule can give: an emergency stop, and its end."""
 URGENT_ACTIONS = ("stop", "abort")
 COURSE_OF_A_RUN = {"stop": 0, "abort": 0, "pause": 1, "resume": 2}
-"""Actions that contradict each other on one frame, with their ranks: the safest is carried out."""
-"""Actions that pass before all others."""
+"""Actions that contradict each other on one frame, with their ranks; the safest one is carried out."""
+"""Actions that take precedence over all others."""
 Status = Literal["proposed", "approved", "sent", "acknowledged", "rejected", "expired"]
 
 
@@ -35,14 +35,14 @@ class Reply:
     status: Literal["acknowledged", "rejected", "expired"]
     reason: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What was asked for, JSON values by key."""
+    """Requested data, JSON values by key."""
 
 
 class Source(Protocol):
     """A sequence of documents from a file or a transport."""
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield documents as they arrive, until the end of a file or ``close``."""
+        """Yield documents as they arrive, until the file ends or ``close`` is called."""
         ...
 
     def close(self) -> None:
@@ -52,69 +52,69 @@ class Source(Protocol):
 
 @runtime_checkable
 class DurableSource(Source, Protocol):
-    """A source that goes on at its own place after a restart."""
+    """A source that continues at its own position after a restart."""
 
     @property
     def position(self) -> Mapping[str, Any]:
-        """What the latest document changed in the source's position: JSON values by key."""
+        """Change that the latest document made to the source's position: JSON values by key."""
         ...
 
     def resume(self, position: Mapping[str, Any]) -> None:
-        """Go on after the document with this position; an empty one is that of a new source."""
+        """Continue after the document with this position; an empty position belongs to a new source."""
         ...
 
 
 @runtime_checkable
 class AgedSource(Source, Protocol):
-    """A source that knows how old its documents are; without it they count as new."""
+    """A source that knows the age of its documents; documents of other sources count as new."""
 
     @property
     def age_s(self) -> float:
-        """Time for which the latest document waited when it was yielded, s, with ``REPLAYED_S`` if another agent has
-        acknowledged it, or if its run was over before."""
+        """Time that the latest document waited before it was yielded, s, plus ``REPLAYED_S`` if another agent had
+        acknowledged it or its run was already over."""
         ...
 
 
 @runtime_checkable
 class SharedSource(DurableSource, AgedSource, Protocol):
-    """A source that several agents share: it keeps documents until they are acknowledged, and gives runs to another.
+    """A source that several agents share: it keeps documents until they are acknowledged, and hands runs to others.
 
-    ``close`` ends the iteration; acknowledgements are taken until ``release``.
+    ``close`` ends the iteration; acknowledgements are accepted until ``release``.
     """
 
     @property
     def takeovers(self) -> int:
-        """Number of times at which runs may have come from another agent."""
+        """Number of occasions on which runs may have come from another agent."""
         ...
 
     handing_over: Callable[[], None]
-    """Called before another agent gets runs, when :meth:`holds` denies them; returns when all that was published of
-    them is with the broker."""
+    """Called before another agent receives runs, once :meth:`holds` denies them; it returns when the broker has all
+    documents published for them."""
 
     def holds(self, run: str) -> bool:
-        """Whether this agent, not another one, answers a run; from any thread."""
+        """Return whether this agent answers a run; may be called from any thread."""
         ...
 
     def is_current(self, position: Mapping[str, Any]) -> bool:
-        """Whether the agent still has what it read at a position."""
+        """Return whether the agent still owns what it read at a position."""
         ...
 
     def take_given_up(self) -> list[str]:
-        """Return the runs that another agent may read from their starts, since the last call."""
+        """Return the runs, since the last call, that another agent may read from their starts."""
         ...
 
     def acknowledge(self, position: Mapping[str, Any], ended: Collection[str]) -> None:
-        """Give up what is not needed any more, from any thread.
+        """Release documents that are no longer needed, from any thread.
 
         Parameters
         ----------
-        position : merged :attr:`position` of documents that are in the journal, with all that they led to delivered
-        ended : uids of runs of which nothing is needed any more
+        position : merged :attr:`position` of documents that are in the journal and whose results are all delivered
+        ended : uids of runs whose documents are no longer needed
         """
         ...
 
     def release(self) -> None:
-        """Let other agents have the runs at once."""
+        """Let other agents take the runs at once."""
         ...
 
 
@@ -122,16 +122,16 @@ class Stage(Protocol):
     """A step between the book and the assembler that changes the documents of a run: it reads files or joins streams.
 
     A stage receives documents in the order of :class:`RunDocument` and keeps that order. It may hold documents back,
-    but those of one run do not delay those of another. Its methods never raise and are called from one thread.
+    but those of one run must not delay those of another. Its methods never raise and are called from one thread.
     """
 
     @property
     def waiting(self) -> bool:
-        """Whether the stage holds documents back that it may release later."""
+        """Whether the stage holds documents that it may release later."""
         ...
 
     def passes(self, run: str, descriptor: str) -> bool:
-        """Whether the next Events of a descriptor, both given by uid, go through the stage unchanged."""
+        """Return whether the next Events of a descriptor (both given by uid) pass the stage unchanged."""
         ...
 
     def __call__(self, document: RunDocument) -> Iterable[RunDocument | SetAside]:
@@ -139,7 +139,7 @@ class Stage(Protocol):
         ...
 
     def poll(self, now: float) -> Iterable[RunDocument | SetAside]:
-        """Return documents that are ready, or given up, at ``now`` (``time.monotonic()``)."""
+        """Return documents that are ready or given up at ``now`` (``time.monotonic()``)."""
         ...
 
     def finish(self) -> Iterable[RunDocument | SetAside]:
@@ -153,14 +153,14 @@ class Control(Protocol):
     def request(self, id: str, action: str, args: Mapping[str, Any], timeout: float) -> Reply:
         """Request an action and wait for the answer; never raises.
 
-        Several threads may call it at once: stop, abort and halt wait for no other request, and only actions of a
-        robot wait for those of a robot.
+        Several threads may call it at once: stop, abort and halt wait for no other request, and actions of a robot
+        wait only for each other.
 
         Parameters
         ----------
-        id : the decision's id; a repeated id does not repeat the action
-        timeout : longest time to wait for the answer, s; after it the reply is ``expired``. A control whose actions
-            take longer has a limit of its own for what follows the first answer.
+        id : id of the decision; a repeated id does not repeat the action
+        timeout : longest time to wait for the answer, s; after it the reply is ``expired``. A control with longer
+            actions has its own limit for the time after the first answer.
         """
         ...
 
@@ -169,7 +169,7 @@ class Control(Protocol):
 
 @runtime_checkable
 class SelectiveControl(Control, Protocol):
-    """A control that names the actions that it takes; it is asked for no others."""
+    """A control that lists the actions that it takes; it receives no others."""
 
     @property
     def actions(self) -> Collection[str]: ...
@@ -182,17 +182,17 @@ class Estimator(Protocol):
     sha256: str
     absorber: str
     edge_name: str
-    """``K``, ``L3``, …"""
+    """Name of the edge: ``K``, ``L3``, …"""
     edge: Edge
     grid: Grid
     units: dict[str, str]
     """Units of the descriptors, by name."""
     reach: dict[str, Reach]
-    """What the estimates can be at most, by descriptor."""
+    """Limits of the estimates, by descriptor."""
     single_site: frozenset[str]
     """Descriptors that have no meaning for a mixture of sites."""
     hardly_known: frozenset[str]
-    """Descriptors of which the model explains little, by its validation."""
+    """Descriptors whose values the model hardly explains, according to its validation."""
 
     def estimate(
         self, spectra: NDArray[np.float32], extra_sd: Mapping[str, Array] | None = None
@@ -201,8 +201,8 @@ class Estimator(Protocol):
 
         Parameters
         ----------
-        spectra : (N, G) spectra on the footing of ``grid``, NaN beyond the end of one that ends before it (which a
-            grid with ``short_stop_ev`` allows); they do not affect each other's estimates
-        extra_sd : standard deviations, (N,), by descriptor, that the intervals include besides the model's own
+        spectra : (N, G) spectra on the footing of ``grid``; NaN beyond the end of a short spectrum, which a grid with
+            ``short_stop_ev`` allows. The estimate of one spectrum does not depend on the others
+        extra_sd : standard deviations, (N,) by descriptor, to include in the intervals besides the model's own
         """
         ...

@@ -1,7 +1,7 @@
 """Reasons for setting data aside, and flags on frames that are answered.
 
 The values are stable, since they are published: ``quality`` Events carry a :class:`Reason`, ``descriptors`` Events
-carry :class:`Flag`. Code compares members, never text. The tables in ``docs/reference`` are generated from the
+carry :class:`Flag` values. Code compares members, never text. The tables in ``docs/reference`` are generated from the
 sentences below.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 
 class _Explained(StrEnum):
-    """A stable text with its meaning and a remedy."""
+    """A stable text with an explanation and a remedy."""
 
     meaning: str
     remedy: str
@@ -22,7 +22,7 @@ class _Explained(StrEnum):
 
 
 class Reason(_Explained):
-    """Why a frame, a stream, a run or a document is set aside."""
+    """Why a frame, a stream, a run or a document was set aside."""
 
     # Documents and runs.
     MALFORMED_DOCUMENT = (
@@ -273,7 +273,7 @@ class Reason(_Explained):
 
 
 class Flag(_Explained):
-    """A note on a frame that is answered."""
+    """A note on an answered frame."""
 
     OUT_OF_DISTRIBUTION = (
         "out of distribution",
@@ -366,7 +366,7 @@ class Flag(_Explained):
 
     @classmethod
     def of(cls, published: str) -> "tuple[Flag, ...]":
-        """Return the flags in the text of a ``descriptors`` Event; no flag's text contains another's.
+        """Return the flags in the text of a ``descriptors`` Event; no flag's text contains that of another.
 
         >>> [flag.name for flag in Flag.of("not fluorescence, not corrected, foil held")]
         ['FOIL_HELD', 'NOT_FLUORESCENCE']
@@ -375,7 +375,7 @@ class Flag(_Explained):
 
 
 class Refusal(NamedTuple):
-    """The reason, with its detail, for which one spectrum is set aside.
+    """The reason, with a detail, why one spectrum is set aside.
 
     >>> str(Refusal(Reason.TOO_FEW_POINTS, "7 points, at least 10 needed"))
     'too few points: 7 points, at least 10 needed'

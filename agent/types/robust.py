@@ -12,7 +12,7 @@ MAD_TO_SD = 1.4826
 
 
 def median(values: Array) -> float:
-    """Return the median, as ``np.median`` does, without its overhead for short arrays.
+    """Return the median as ``np.median`` does, without its overhead for short arrays.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def medians(values: Array) -> Array:
 
 
 def nan_median(values: Array) -> Array:
-    """Return medians over the last axis, without NaN, several times faster than ``np.nanmedian``.
+    """Return medians over the last axis that ignore NaN, several times faster than ``np.nanmedian``.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def nan_median(values: Array) -> Array:
     finite = np.isfinite(values)
     if finite.all() and values.shape[-1]:
         return medians(values)
-    ordered = np.sort(values, axis=-1)  # NaN last
+    ordered = np.sort(values, axis=-1)  # NaN come last
     count = finite.sum(axis=-1)
     middle = np.maximum(count - 1, 0)
     low = np.take_along_axis(ordered, (middle // 2)[..., None], -1)[..., 0]

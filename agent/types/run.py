@@ -1,4 +1,4 @@
-"""The properties of a run that are decided once, and its documents in order."""
+"""The properties of a run, which are decided once, and its documents in order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class RunInfo:
     """The properties of a run, decided once from its RunStart and the config."""
 
     uid: str
-    """Empty for documents without a run."""
+    """Uid of the run; empty for documents without a run."""
     start: Mapping[str, Any] = field(default_factory=dict)
     """The RunStart; empty if it did not arrive."""
     watched: bool = True
@@ -24,13 +24,13 @@ class RunInfo:
     element: str | None = None
     edge: str | None = None
     sample_uid: str | None = None
-    """Joins the parameters that a robot run recorded to the scans of its sample."""
+    """Uid that joins the parameters from a robot run to the scans of its sample."""
     scan: Scan = field(default_factory=Scan)
     joined_late: bool = False
-    """Whether the RunStart did not arrive within the book's waiting time."""
+    """Whether the RunStart failed to arrive within the book's waiting time."""
 
 
-@dataclass(slots=True)  # not frozen, as Frame
+@dataclass(slots=True)  # not frozen, as for Frame
 class RunDocument:
     """A document in the order of its run: start first, descriptors before their Events, stop last.
 
@@ -40,6 +40,6 @@ class RunDocument:
     run: RunInfo
     name: DocumentName
     doc: dict[str, Any]
-    """Empty for a start or a stop that did not arrive."""
+    """Content; empty for a start or a stop that did not arrive."""
     at: float
-    """``time.monotonic()`` at which the document arrived, s; 0 if there is no clock."""
+    """``time.monotonic()`` at the arrival of the document, s; 0 without a clock."""

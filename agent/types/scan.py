@@ -1,4 +1,4 @@
-"""What a frame was measured on, as people name it."""
+"""The sample and scan of a frame, under the names that people use."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ class Scan:
     """
 
     series: str = ""
-    """Key of the series to which the scan belongs; empty if the sample is not named: then the run is the series."""
+    """Key of the scan's series; empty if no sample is named, in which case the run is the series."""
     sample: str = ""
     """Name of the sample; empty if it has none."""
     scan_id: int = 0
@@ -22,6 +22,6 @@ class Scan:
     """Name of the scan's file, without its folder; empty if the documents name none."""
 
     def named(self) -> dict[str, Any]:
-        """Return what is known of sample, scan id and file, for a log line."""
+        """Return the known ones of sample, scan id and file, for a log line."""
         known = {"sample": self.sample, "scan_id": self.scan_id, "file": self.file}
         return {name: value for name, value in known.items() if value}

@@ -15,9 +15,9 @@ from .errors import InputError
 
 
 class Described(BaseModel):
-    """A frozen model whose JSON schema describes each field with the text under it."""
+    """A frozen model whose JSON schema describes each field with the docstring under it."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)  # most models are never used in one process
+    model_config = ConfigDict(frozen=True, defer_build=True)  # one process uses few of the models
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -33,7 +33,7 @@ class Described(BaseModel):
 class Settings(Described):
     """A frozen group of settings that rejects unknown keys, NaN and infinite numbers.
 
-    A level of NaN would look like a protection, and never be passed.
+    A level of NaN would look like a protection but would never be reached.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -41,11 +41,11 @@ class Settings(Described):
 
 @cache
 def described_fields(model: type[Described]) -> dict[str, FieldInfo]:
-    """Return the fields of a model, by name, with the text under each as its description.
+    """Return the fields of a model, by name, with the docstring under each as its description.
 
-    With ``use_attribute_docstrings`` pydantic would parse the source of all models whenever they are imported.
+    With ``use_attribute_docstrings``, pydantic would parse the source of all models whenever they are imported.
     """
-    model.model_rebuild()  # for names that were not known when the class was made
+    model.model_rebuild()  # resolves names that were unknown when the class was created
     for base in reversed(model.__mro__):
         if not issubclass(base, Described) or base in (Described, Settings):
             continue
@@ -61,12 +61,12 @@ def described_fields(model: type[Described]) -> dict[str, FieldInfo]:
 
 
 class ConfigError(InputError):
-    """Settings cannot be used; the message names the file, the key, the value found and the values expected."""
+    """Settings cannot be used; the message states the file, the key, the value found and the values expected."""
 
 
 S = TypeVar("S", bound=Settings)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's where PyYAML has it: ten times as fast."""
+"""libyaml's loader if PyYAML has it; it is ten times as fast."""
 
 
 def read_yaml(path: Path, model: type[S]) -> S:
@@ -75,13 +75,13 @@ def read_yaml(path: Path, model: type[S]) -> S:
     Raises
     ------
     ConfigError
-        As in :func:`read_mapping` and :func:`validate_settings`.
+            Raised by :func:`read_mapping` and :func:`validate_settings`.
     """
     return validate_settings(read_mapping(path), model, str(path))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read the keys and values of a YAML file; an empty file has none.
+    """Read the keys and values of a YAML file; an empty file gives none.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def content_of(path: Path) -> bytes:
 
 
 def mapping_of(content: bytes, source: str) -> dict[str, Any]:
-    """Return the keys and values of YAML; nothing has none.
+    """Return the keys and values of YAML; empty content gives none.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def validate_settings(content: dict[str, Any], model: type[S], source: str) -> S
     Raises
     ------
     ConfigError
-        A key is unknown or missing, or a value is not one that the model expects.
+            A key is unknown or missing, or a value is not as the model expects.
     """
     try:
         return model.model_validate(content)
@@ -146,7 +146,7 @@ def validate_settings(content: dict[str, Any], model: type[S], source: str) -> S
 
 
 def plain_message(message: str) -> str:
-    """Return the message of a validation without what pydantic puts before that of a validator.
+    """Return the message of a validation without the prefix that pydantic adds to a validator's message.
 
     >>> plain_message("Value error, found 3"), plain_message("Field required")
     ('found 3', 'Field required')
@@ -155,9 +155,9 @@ def plain_message(message: str) -> str:
 
 
 def _explain(error: ValidationError, source: str, model: type[Settings], content: dict[str, Any]) -> str:
-    """Return one line for one error: file, key, value found and values expected.
+    """Return one line on the first error: file, key, value found and values expected.
 
-    Unknown keys come first, since a misspelt key is missing under its own name.
+    Unknown keys come first, since a misspelt key is also missing under its correct name.
     """
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
@@ -169,21 +169,21 @@ def _explain(error: ValidationError, source: str, model: type[Settings], content
     if first["type"] == "missing":
         return f"{source}: key {key}: missing{more}"
     if first["type"] == "union_tag_invalid":
-        chosen = first.get("ctx", {})  # such as the kind of a trigger
+        chosen = first.get("ctx", {})  # for example the kind of a trigger
         name = chosen["discriminator"].strip("'")
         found = f"{name} {chosen['tag']!r:.80}"
         return f"{source}: key {key}: found {found}, expected one of {chosen['expected_tags']}{more}"
     expected = plain_message(first["msg"]).removeprefix("Input should be ")
     expected = expected.replace("a valid tuple", "a list, e.g. [co-k]")
-    if not key:  # an error of several keys together; the message names them
+    if not key:  # an error in several keys together; the message names them
         return f"{source}: {expected}{more}"
-    if expected.startswith("found "):  # a validator's own message
+    if expected.startswith("found "):  # the message of a validator
         return f"{source}: key {key}: {expected}{more}"
     return f"{source}: key {key}: found {first['input']!r:.80}, expected: {expected}{more}"
 
 
 def _of_rule(loc: tuple[int | str, ...], content: dict[str, Any]) -> str:
-    """Return the rule that holds a key, by its name, in brackets; empty for other keys."""
+    """Return the name of the rule that holds a key, in brackets; empty for other keys."""
     match loc, content.get("rules"):
         case ["rules", int(number), *_], [*rules] if number < len(rules) and isinstance(rules[number], dict):
             name = rules[number].get("name")
@@ -205,7 +205,7 @@ def _known_keys(model: type[Settings], loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _groups(annotation: Any) -> list[type[Settings]]:
-    """Return the groups of settings in an annotation: alone, in a tuple or in a union."""
+    """Return the groups of settings in an annotation: a single one, those in a tuple, or those in a union."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return [annotation]
     return [group for part in get_args(annotation) for group in _groups(part)]

@@ -1,4 +1,4 @@
-"""The approximate size of documents in memory, for queues that are bounded in bytes."""
+"""The approximate size of documents in memory, for queues with a limit in bytes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 _VALUE_BYTES = 64
-"""Size of a value besides its content, bytes."""
+"""Size of a value apart from its content, bytes."""
 _LARGEST = 2**30
-"""Size beyond which a document is not measured further: more than a queue holds."""
+"""Size at which the measurement of a document stops, bytes: no queue holds as much."""
 _MANY_PARTS = 4096
-"""Number of its lists, mappings and arrays beyond which each is counted once: one that contains itself has no end."""
+"""Number of lists, mappings and arrays after which each counts once, since one that contains itself is endless."""
 _NUMBERS = {float, int, bool, type(None), np.float64, np.float32, np.int64, np.int32, np.bool_}
 _TEXT = {str}
 
 
 def size_of(value: Any) -> int:
-    """Return the approximate size of a document or of a value in it, bytes; not much more than 1 GiB.
+    """Return the approximate size of a document or of a value in it, bytes, limited to little more than 1 GiB.
 
     It is called for each Event in the caller's thread, and therefore counts numbers together.
 
@@ -64,7 +64,7 @@ def size_of(value: Any) -> int:
 
 
 def _length_of(keys: Iterable[Any]) -> int:
-    """Return the number of characters of those keys that are text."""
+    """Return the number of characters in those keys that are text."""
     try:
         return len("".join(keys))
     except TypeError:

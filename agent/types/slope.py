@@ -1,13 +1,13 @@
-"""How the estimates of a descriptor follow its true value along a series of one sample."""
+"""The relation of a descriptor's estimates to its true values along a series of one sample."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesSlope:
-    """The course of a model's estimates along a series: estimate = offset + ``value`` · truth, with scatter.
+    """A model's estimates along a series: estimate = offset + ``value`` · truth, with scatter.
 
-    The offset is common to the series and not known.
+    The offset is common to the series and unknown.
     """
 
     value: float

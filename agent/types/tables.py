@@ -1,4 +1,4 @@
-"""Tabulated quantities of a model's absorber, from any tables."""
+"""Tabulated quantities of a model's absorber, independent of the source of the tables."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ class AbsorptionTable:
     """Tabulated f'' or μ of an absorber."""
 
     energy: Array
-    """(K,) eV, rising."""
+    """(K,) energies, eV, rising."""
     values: Array
-    """(K,) in any unit, positive."""
+    """(K,) values in any unit, positive."""
 
     def at(self, energy: Array) -> Array:
-        """Interpolate at energies of any shape, eV."""
+        """Return the values interpolated at energies of any shape, eV."""
         return np.interp(energy, self.energy, self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Tabulated:
-    """The tabulated quantities that the alignment settings need; None if not needed or not known."""
+    """The tabulated quantities that the alignment settings need; None if not needed or unknown."""
 
     f2: AbsorptionTable | None = None
     """f'' for MBACK."""

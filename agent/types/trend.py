@@ -10,7 +10,7 @@ from .array import Array
 from .robust import hodges_lehmann, mad_sd, theil_sen
 
 Z90 = 1.6449
-"""Half width of a Gaussian's central 90 %, the coverage of an estimate's interval, in standard deviations."""
+"""Half-width of the central 90 % of a Gaussian, in standard deviations; estimates have intervals of this coverage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TrendLine:
 @lru_cache(maxsize=256)
 def _error_factor(n: int) -> float:
     """Return the ratio of Gaussian standard errors to the scatter: efficiency 3/π and Student's t for n − 2."""
-    from scipy.special import stdtrit  # late: it takes long to import, and only trends need it
+    from scipy.special import stdtrit  # imported late: it takes long, and only trends need it
 
     return math.sqrt(math.pi / 3) * float(stdtrit(n - 2, 0.95)) / Z90
 
@@ -41,15 +41,15 @@ def _error_factor(n: int) -> float:
 def robust_line(time: Array, value: Array) -> TrendLine:
     """Fit a line that tolerates up to 29 % of outliers.
 
-    The slope is the median of the slopes of all pairs (Theil 1950, Sen 1968), the height the median of the
-    pairs' mean residuals (Hodges & Lehmann 1963). Both have 3/π of the efficiency of least squares under Gaussian
-    noise. For straight lines with such noise, the 90 % interval contains the true value with a probability of 0.86 at
-    7 points, 0.88 at 15 and 0.90 at 50, and with a higher one if there are outliers.
+    The slope is the median of the slopes of all pairs (Theil 1950, Sen 1968); the height is the median of the pairs'
+    mean residuals (Hodges & Lehmann 1963). Both have 3/π of the efficiency of least squares under Gaussian noise. For
+    straight lines with such noise, the 90 % interval contains the true value with a probability of 0.86 at 7 points,
+    0.88 at 15 and 0.90 at 50, and with a higher one if there are outliers.
 
     Parameters
     ----------
-    time : (n,) s, rising; n ≥ 3
-    value : (n,) in any unit
+    time : (n,) times, s, rising; n ≥ 3
+    value : (n,) values in any unit
     """
     n = len(time)
     t = time - time[-1]

@@ -21,7 +21,7 @@ ELEMENTS = tuple(_SYMBOLS.split())
 
 
 class TableError(InputError):
-    """The tables lack an element, edge, line or compound; the message names it."""
+    """The tables lack an element, edge, line or compound, which the message names."""
 
 
 @cache
@@ -33,7 +33,7 @@ def edge_ev(element: str, edge: str = "K") -> float:
     TableError
         The tables lack the element or the edge.
     """
-    import xraydb  # takes a second to import, and few commands need it
+    import xraydb  # imported late: it takes a second, and few commands need it
 
     try:
         tabulated = xraydb.xray_edge(element, edge)
@@ -45,7 +45,7 @@ def edge_ev(element: str, edge: str = "K") -> float:
 
 
 def is_edge(name: str) -> bool:
-    """Whether a text is the name of an absorption edge: K, L1, …; L and M alone are any of their edges."""
+    """Return whether a text names an absorption edge: K, L1, …; L and M alone stand for any of their edges."""
     return re.fullmatch(r"K|L[1-3]?|M[1-5]?", name) is not None
 
 

@@ -81,7 +81,7 @@ def backfill(
         require_pyarrow()
         work = Backfill(sources, settings, part_rows, columns_of(column), theory)
         end_like_ctrl_c()
-        plan = work.plan(ArchiveFolder(out, work.identity(), write=False))  # nothing is made for a wrong source
+        plan = work.plan(ArchiveFolder(out, work.identity(), write=False))  # nothing is created for a wrong source
         if dry_run:
             _show_plan(plan)
             return

@@ -58,7 +58,7 @@ def _say(finding: "Finding") -> None:
     lines = _wrapped(finding.text, first, _INDENT)
     if finding.remedy:
         lines += _wrapped(finding.remedy, f"{_INDENT}→ ", f"{_INDENT}  ")
-    encoding = sys.stdout.encoding or "utf-8"  # which may lack →, and then a line must come all the same
+    encoding = sys.stdout.encoding or "utf-8"  # if it lacks →, a line must still appear
     typer.echo("\n".join(lines).encode(encoding, "replace").decode(encoding))
 
 

@@ -124,7 +124,7 @@ def look(
     end_like_ctrl_c()
     files = None
     if listens:
-        past = None  # what the source sends is inspected, not what it lost
+        past = None  # only documents that the source sends are inspected
         if settings.source is None:
             past = settings.tiled.model_copy(update={"past": runs, "follow": False})
         watched = settings.model_copy(update={"tiled": past})
@@ -135,7 +135,7 @@ def look(
     else:
         files = read_files(Path(source))
         documents = files.documents
-    logging.getLogger("xas_agent").setLevel(logging.ERROR)  # the reading is described in words
+    logging.getLogger("xas_agent").setLevel(logging.ERROR)  # the output describes the reading in words
     inspection = inspect_documents(documents, settings, of_files=files is not None)
     return Looked(source, listens, settings, inspection, files)
 

@@ -33,7 +33,7 @@ def keep_streams() -> None:
     Output without a reader is dropped, and the exit code is that of the work. A full disk under stdout remains an
     error.
     """
-    # The next opened file would receive the descriptor of a closed standard stream, and its messages.
+    # The next opened file would otherwise receive the descriptor of a closed standard stream, and its messages.
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
@@ -76,7 +76,7 @@ class _Lines(logging.Formatter):
         self._colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
     def format(self, record: logging.LogRecord) -> str:
-        from ...agent.types import line_of  # late: it loads scipy, for which --help should not wait
+        from ...agent.types import line_of  # late: --help should not wait for scipy
 
         context = line_of(record)
         level, event = context.pop("level"), context.pop("event")
@@ -133,5 +133,5 @@ def set_up_torch(
         configure_torch(threads or default_threads(), fast=precision == "fast")
     else:
         keep_freed_memory()
-    gc.freeze()  # nor look through what is imported later on
+    gc.freeze()  # nor examine modules that are imported later
     gc.enable()

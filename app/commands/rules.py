@@ -227,6 +227,6 @@ def _at(decision: "Decision", recording: "Recording") -> str:
     frame = next((frame for frame, *_ in recording.frames if frame.uid == newest), None)
     if frame is None:
         return after
-    several = len({one.run_uid for one, *_ in recording.frames}) > 1  # each counts its frames from 1
+    several = len({one.run_uid for one, *_ in recording.frames}) > 1  # each run counts its frames from 1
     scan = f" of scan {frame.scan.scan_id}" if several and frame.scan.scan_id else ""
     return f"frame {frame.seq_num}{scan} ({after})"

@@ -153,7 +153,7 @@ def run(
             resources.callback(documents.close)
             if isinstance(documents, SharedSource):
                 resources.callback(documents.release)
-            documents.connect()  # before the models load, so that no document is lost meanwhile
+            documents.connect()  # before the models load, so that no document is lost
         with start_up.held():
             set_up_torch(settings.model.threads, settings.serving.precision, settings.model.engine)
         with dashboard_of(output, dashboard, no_dashboard):

@@ -44,6 +44,6 @@ def serve(
             typer.echo(f"export XAS_AGENT_SOCKET={shlex.quote(str(server.path))}")
             server.serve()
         except KeyboardInterrupt:
-            pass  # the way to end it
+            pass  # Ctrl-C is how users end the server
         finally:
             server.close()

@@ -123,7 +123,7 @@ def settings_of(
             fail(f"--source: found {source!r}, {expected}", USAGE)
         others = [name for name in ("source", "tiled", "nats", "kafka") if name != key]
         for other in others:
-            if (key, other) != ("source", "tiled") or not content.get("source"):  # a catalogue beside ZMQ stays
+            if (key, other) != ("source", "tiled") or not content.get("source"):  # a catalogue beside ZMQ is kept
                 content.pop(other, None)
         if key != "source":
             content[key] = {**(content.get(key) or {}), "uri" if key == "tiled" else "address": source}
@@ -186,7 +186,7 @@ class WithDashboard(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given: list[str] = []
-        for arg, after in zip(args, [*args[1:], ""], strict=False):  # no arguments have nothing after
+        for arg, after in zip(args, [*args[1:], ""], strict=False):  # an empty list stays empty
             given.append(arg)
             if arg == "--dashboard" and not re.fullmatch(r"[^\s/]*:\d+", after):
                 given.append(":")
@@ -246,7 +246,7 @@ def conclude(session: "Session", strict: bool) -> None:
     """
     summary = session.summary()
     for key, value in summary.items():
-        if key == "rules":  # what they judged last is for programs; the picture and the live view show it
+        if key == "rules":  # their judgements are for programs; picture and live view show them
             continue
         if key == "files_not_read":
             for name, reason in value.items():

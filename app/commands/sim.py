@@ -166,7 +166,7 @@ def _sink(publish: str, curve: Curve, connect: bool) -> "ZMQSink | NATSSink | Ka
     broker, documents = broker_of(publish), {"address": publish}
     if broker:
         refuse_unused("for a broker", connect=connect or None)
-    curve.refuse_unused([True] if broker else [not connect, True])  # documents and requests
+    curve.refuse_unused([True] if broker else [not connect, True])  # sockets of documents and requests
     if broker == "nats":
         return NATSSink(validate_settings(documents, NATSDestination, "--publish"))
     if broker == "kafka":

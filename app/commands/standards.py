@@ -80,7 +80,7 @@ def standards(
         named = model or settings.model.use
         models = models_for(known, named, settings)
         if out is not None:
-            make_folder(out)  # fails before the work, not after it
+            make_folder(out)  # to fail before the work, not after it
         read = read_standards(known, columns_of(column))
         with progress_on_terminal() as show:
             judged = judge(read, models, settings, shifts=shifts, done=lambda n: show("standards", n, len(read)))

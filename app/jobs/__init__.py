@@ -1,1 +1,1 @@
-"""What a command does besides the agent."""
+"""The work of commands other than running the agent."""

@@ -1,4 +1,4 @@
-"""``xas-agent align``: spectra of files on the grid of their model, as files, a table and figures."""
+"""``xas-agent align``: puts spectra of files on the grid of their model; writes files, a table and figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .files import distinct_ids, keep_on_ctrl_c, name_of, refusal_of, serve_file
 
 Form = Literal["npz", "csv", "xdi"]
 TABLE = "alignment"
-"""Name of the table of all spectra, without its suffix."""
+"""File name, without suffix, of the table of all spectra."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class FileAlignment:
     """One spectrum of a file and its alignment."""
 
     id: str
-    """That of the spectrum, or longer, so that no two give the same file name, nor that of the table."""
+    """Id of the spectrum, extended if needed so that its file name differs from all others and from the table's."""
     spectrum: FileSpectrum
     answer: Answer | Refusal
     """Answer without an estimate, or the reason why the spectrum is not a valid frame."""
 
     @property
     def refusal(self) -> Refusal | None:
-        """Reason for which the spectrum is set aside; None if it is aligned."""
+        """Reason why the spectrum is set aside; None if it is aligned."""
         return refusal_of(self.answer)
 
     @property
@@ -134,7 +134,7 @@ def write_aligned(alignments: Sequence[FileAlignment], folder: Path, form: Form)
 
 
 def _refuse_inputs(folder: Path, form: Form, alignments: Sequence[FileAlignment]) -> None:
-    """Raise InputError if a file to be written is one of those that were read."""
+    """Raise InputError if an output file is one of the input files."""
     suffixes = ("png",) if form == "npz" else (form, "png")
     outputs = {folder / f"{name_of(f.id)}.{suffix}" for f in alignments for suffix in suffixes}
     outputs |= {folder / f"{TABLE}.csv"} | {folder / f"aligned-{f.model.name}.npz" for f in alignments if f.model}
@@ -144,7 +144,7 @@ def _refuse_inputs(folder: Path, form: Form, alignments: Sequence[FileAlignment]
 
 
 def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) -> list[Path]:
-    """Draw every spectrum that has a model, also those set aside, until Ctrl-C; return the files."""
+    """Draw every spectrum that has a model, including those set aside, until Ctrl-C; return the files."""
     from ..output.figures import draw_alignment
 
     drawn: list[Path] = []
@@ -165,7 +165,7 @@ def _energies(alignment: FileAlignment) -> Array:
 
 
 def _text(alignment: FileAlignment, form: Form) -> str:
-    """Return the columns energy and norm, to the end of the scan, below XDI's header or one line of names."""
+    """Return the columns energy and norm, up to the end of the scan, below XDI's header or one line of names."""
     points = zip(_energies(alignment), alignment.mu, strict=True)
     rows = "".join(f"{e:.2f} {m:.6f}\n" for e, m in points if not np.isnan(m))
     if form == "csv":

@@ -1,4 +1,4 @@
-"""``xas-agent evaluate --beside``: a model and a competitor on the same rows."""
+"""``xas-agent evaluate --beside``: compares a model and a competitor on the same rows."""
 
 import sys
 from pathlib import Path
@@ -22,16 +22,16 @@ except ImportError as error:
 
 
 def compare(name: str, folder: Path, competitor: str) -> None:
-    """Print the scores of a model, and those of a competitor that is trained on the same rows, on validation rows.
+    """Print the scores on validation rows of a model and of a competitor trained on the same rows.
 
     Parameters
     ----------
     name : str
         Name or folder of the model.
     folder : Path
-        Folder with the FEFF rows of its training.
+        Folder with the FEFF rows that the model was trained on.
     competitor : str
-        Name of the competitor, such as ``extra-trees``; its default settings are used.
+        Name of the competitor, such as ``extra-trees``; it has its default settings.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def compare(name: str, folder: Path, competitor: str) -> None:
 
 
 def _answers(model: Model, spectra: Spectra) -> dict[str, Array]:
-    """Most probable class or value (N,) of every descriptor, and the means of classified ones by their own names."""
+    """Return the most probable class or the value (N,) of each descriptor, and, under their names, class means."""
     found = [e.descriptors for e in model.estimate(spectra)]
     answers: dict[str, Array] = {}
     for d in model.card.descriptors:

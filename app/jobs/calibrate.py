@@ -1,4 +1,4 @@
-"""``xas-agent calibrate``: the differences between measurement and FEFF, from standards, for a model's card."""
+"""``xas-agent calibrate``: determines the differences between measurement and FEFF from standards."""
 
 import csv
 import difflib
@@ -26,7 +26,7 @@ from ...models.training import (
 from ..config import ConfigError, read_training
 
 _NOT_FROM_METALS = ("amplitude", "amplitude_sd", "step_ev", "broadening_ev", "broadening_sd_ev")
-"""Keys of the domain that a metal does not determine; they keep the card's values."""
+"""Keys of the domain that a metal does not determine; they keep the values of the card."""
 _NOT_FITTED = ("metal_gap_ev", "misfit_sd", "series_slope")
 """Keys of the domain that no standard determines."""
 
@@ -35,18 +35,18 @@ _BOND_RANGE_ANG = (1.0, 4.0)
 """Range of plausible first-shell bond lengths, Å."""
 
 _SHIFT_RANGE_EV = (-15.0, 15.0)
-"""A monochromator is not further off, eV."""
+"""Largest plausible error of a monochromator, eV."""
 
 _MULTIPLICITY_RANGE = (0.0, 1000.0)
-"""Of the sites of a unit cell."""
+"""Range of plausible multiplicities of the sites of a unit cell."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Offset and domain of a model from standards."""
+    """Offset and domain of a model, fitted to standards."""
 
     card: Card | TrainingConfig
-    """Card, or training config of a model to come, with the fitted offset and domain."""
+    """Card, or training config of a future model, with the fitted offset and domain."""
     fits: list[StandardFit]
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Calibration:
 
     @property
     def table(self) -> list[list[str]]:
-        """The fit of each standard, below the names of the columns."""
+        """The fit of each standard, below a row with the names of the columns."""
         rows = [["standard", "FEFF - exp. / eV", "scale", "amplitude", "broad. / eV", "misfit"]]
         for f in self.fits:
             values = (f.offset_ev, f.scale, f.amplitude, f.broadening_ev)
@@ -76,7 +76,7 @@ class Calibration:
 
     @property
     def uncovered(self) -> list[str]:
-        """Keys of the domain that exceed the augmentation of the model's training, in words."""
+        """Keys of the domain that exceed the augmentation in the model's training, in words."""
         if isinstance(self.card, TrainingConfig):
             return self.card.augmentation.gaps(self.card.domain)
         return Augmentation.model_validate(self.card.training["augmentation"]).gaps(self.card.domain)
@@ -103,16 +103,16 @@ def calibrate_model(
     model : str
         Name or folder of the model, or the file of a training config.
     standards : sequence of str
-        Each ``FILE=ROW[+ROW…][,metal][,bond=Å][,shift=eV][,reference=COLUMN]``: a measured spectrum, the ``id`` of
-        its counterpart in the FEFF rows, whether it is the metal, its known first-shell bond length, Å, what must be
-        added to its energies, eV, and the column of its foil, if the file does not state it. A compound with several
-        sites has a row for each, with its multiplicity: ``2*ROW``.
+        Each ``FILE=ROW[+ROW…][,metal][,bond=Å][,shift=eV][,reference=COLUMN]``: a measured spectrum; the ``id`` of
+        its counterpart in the FEFF rows; whether it is the metal; its known first-shell bond length, Å; the energy
+        to add to its energies, eV; and the column of its foil, if the file does not state it. A compound with
+        several sites has a row for each, with its multiplicity: ``2*ROW``.
     feff : sequence of Path
-        npz of FEFF rows; for ``bond`` the csv beside it must contain the bond length of FEFF's structure. A row that
-        several files contain is that of the first.
+        npz files of FEFF rows; for ``bond`` the csv beside each must contain the bond length of FEFF's structure.
+        If several files contain a row, the first one counts.
     settings : AlignmentSettings
     metal_gap_ev : float, optional
-        Excess of the offset of a metal over that of its oxides, eV, if all standards are metals.
+        Offset of a metal minus that of its oxides, eV, if all standards are metals.
     scale : float, optional
         Known energy scale; None to fit it.
 
@@ -147,7 +147,7 @@ def folder_to_write(model: str) -> Path:
     Raises
     ------
     ConfigError
-        ``model`` is a training config, whose comments would be lost.
+        ``model`` is a training config; rewriting it would lose its comments.
     """
     if Path(model).is_file():
         raise ConfigError(f"{model}: a training config is not written; without --write its keys are printed")
@@ -155,7 +155,7 @@ def folder_to_write(model: str) -> Path:
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> Path:
-    """Write card and README of a model's folder, without standards, whose answers change; return the card's path."""
+    """Write card and README of a model's folder; omit the standards, whose answers change. Return the card's path."""
     assert isinstance(calibration.card, Card)
     write_card_and_readme(folder, calibration.card.model_copy(update={"standards": ()}))
     return folder / "card.yaml"
@@ -195,7 +195,7 @@ def _standard(text: str, rows: dict[str, _FeffRow], card: Card | TrainingConfig)
 
 
 def _sites(counterpart: str, text: str, rows: dict[str, _FeffRow]) -> list[tuple[float, _FeffRow]]:
-    """Return weight and FEFF row of each site of ``2*ROW+ROW``."""
+    """Return the weight and the FEFF row of each site in ``2*ROW+ROW``."""
     sites: list[tuple[float, _FeffRow]] = []
     for site in counterpart.split("+"):
         weight, star, row = site.rpartition("*")

@@ -1,4 +1,4 @@
-"""How close a rule that did not decide came to its decision."""
+"""Finds how close a rule that made no decision came to one."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -20,7 +20,7 @@ from .rehearse import Rehearsed
 
 
 def closest(one: Rehearsed, recording: Recording) -> str:
-    """Return the closest approach of each condition of a rule in words, as ``OS 3.42 of 3.5 e; …``."""
+    """Return the closest approach of each condition of a rule in words, for example ``OS 3.42 of 3.5 e; …``."""
     rule = one.rule
     if rule.stage is not None and not one.judged:
         return f"stage {rule.stage} was not entered"
@@ -44,13 +44,13 @@ def _approaches(one: Rehearsed, recording: Recording) -> Iterator[str]:
 
 
 def _approach(part: Settings, judged: Sequence[Compared], unit: str, negated: bool) -> str:
-    """Return the value that came closest to its bar, or was farthest beyond it."""
+    """Return the value that came closest to its bar, or lay farthest beyond it."""
     best = max(judged, key=lambda compared: beyond_bar(part, compared) * (-1 if negated else 1))
     said_unit = f" {unit}" if unit else ""
     beyond = beyond_bar(part, best)
     state = " (held)" if negated and beyond >= 0 else " (reached)" if beyond >= 0 else ""
     if isinstance(part, Extremum):
-        way = round(part.drop + beyond, 9)  # without the rounding of the difference
+        way = round(part.drop + beyond, 9)  # removes the rounding error of the difference
         return f", from its {part.of}, {apart(way, part.drop)} of {part.drop:g}{said_unit}{state}"
     bars = f"± {part.tolerance:g}" if isinstance(part, Plateau) else "…".join(f"{bar:g}" for bar in best.bars)
     value = apart(best.value, *best.bars)
@@ -64,7 +64,7 @@ def _longest_gap(one: Rehearsed, recording: Recording) -> float:
 
 
 def _most_notes(part: FramesSetAside, recording: Recording) -> int:
-    """Return the largest number of frames set aside within the time of a condition."""
+    """Return the largest number of frames set aside within the time span of a condition."""
     notes = [note for note in recording.notes if not part.reasons or note.reason in part.reasons]
     last = [(note.time - part.within_s, note.time) for note in notes]
     return max((sum(n.count for n in notes if begin <= n.time <= end) for begin, end in last), default=0)

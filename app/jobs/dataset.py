@@ -1,4 +1,4 @@
-"""``xas-agent dataset``: training data with progress bars; each job returns a summary in words."""
+"""``xas-agent dataset``: makes training data with progress bars; each job returns a summary in words."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...models.progress import Progress
 
 _SIGNAL_EXIT_BASE = 128
-"""Exit code of a program that a signal ends, less the signal's number."""
+"""Offset of the exit code of a program that a signal ended; the signal's number is added to it."""
 
 _log = get_logger()
 
@@ -71,7 +71,7 @@ def compute(
     config : Path, optional
         YAML of FEFF settings.
     program : str, optional
-        FEFF's program; ``feff`` on the PATH by default.
+        FEFF's program; by default ``feff`` on the PATH.
     write_only : bool
         Whether to write the inputs without running FEFF.
     again : bool
@@ -82,7 +82,7 @@ def compute(
     Raises
     ------
     InputError
-        No structure contains the absorber, or FEFF is not installed; in that case the inputs are written.
+        No structure contains the absorber, or FEFF is not installed; in the latter case the inputs are written.
     """
     with working() as progress, _ended_by_sigterm():
         from ...models.datasets import feff_runs, find_feff, find_sites
@@ -271,13 +271,13 @@ def and_failed(*failed: Sequence[str]) -> str:
 
 
 def log_failures(failed: Sequence[str]) -> None:
-    """Log what is left out, and why."""
+    """Log what was left out, and why."""
     for failure in failed:
         _log.warning("left out", site=failure)
 
 
 def labels_file(out: Path, name: str) -> Path:
-    """Return the file in which a data set keeps its labels from call to call."""
+    """Return the file in which a data set stores its labels between calls."""
     return out / f"{name}.labels.jsonl"
 
 
@@ -304,7 +304,7 @@ def _feff_settings(path: Path | None) -> "FeffSettings":
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the child processes too, as Ctrl-C does; a second SIGTERM ends this process at once."""
+    """Let SIGTERM also end the child processes, as Ctrl-C does; a second SIGTERM ends this process at once."""
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -322,7 +322,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def working() -> "Iterator[Progress]":
-    """Show progress bars on stderr; name the extra if pymatgen or what melts need is missing."""
+    """Show progress bars on stderr; name the extra if pymatgen or the packages for melts are missing."""
     try:
         with progress_bars() as progress:
             yield progress

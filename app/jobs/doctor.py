@@ -1,4 +1,4 @@
-"""Whether this machine, its packages and a config are ready: what ``xas-agent doctor`` finds, line by line."""
+"""Checks whether this machine, its packages and a config are ready: the findings of ``xas-agent doctor``."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["EXTRAS", "Finding", "findings"]
 
 
 def findings(config: str | None, out: Path, *, timeout_s: float = 3.0) -> Iterator[Finding]:
-    """Yield what is found, each as soon as it is known.
+    """Yield each finding as soon as it is known.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def _read(config: str | None) -> "tuple[Config | None, Finding | None]":
 
 
 def _computes(settings: "Config | None") -> Iterator[Finding]:
-    """Load the models of the config, else the first that is installed, and let them answer."""
+    """Load the models of the config, or otherwise the first installed one, and let them answer."""
     import torch
 
     from ..config import Config

@@ -1,4 +1,4 @@
-"""What ``xas-agent doctor`` finds of the machine: Python, packages, terminal, clock, memory and disk."""
+"""Findings of ``xas-agent doctor`` on the machine: Python, packages, terminal, clock, memory and disk."""
 
 import ctypes
 import os
@@ -26,14 +26,14 @@ _SLOW_MB_PER_S = 10.0
 _TRIAL_MB = 16
 _LEAST_MEMORY_GB = 1.5
 _MAX_SKEW_S = 2.0
-"""Difference between a file's time and the clock from which a folder of files is misread: a file is complete once it
-has not changed for 2 s."""
+"""Difference between a file's time and the clock above which a folder of files is misread: a file counts as complete
+once it has not changed for 2 s."""
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs")
-"""Kinds of network file systems, on which SQLite's write-ahead log is not safe."""
+"""Network file systems, on which SQLite's write-ahead log is not safe."""
 
 
 def python() -> Finding:
-    """Find the version of Python and of the package."""
+    """Report the versions of Python and of the package."""
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}; {NAME} {__version__}"
     if sys.version_info < _OLDEST:
         return Finding("python", "fail", text, "expected Python 3.11 or later")
@@ -41,12 +41,12 @@ def python() -> Finding:
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """Return what the package, or one of its extras, requires here.
+    """Return the requirements of the package, or of one of its extras, on this machine.
 
     Raises
     ------
     PackageNotFoundError
-        The package is not installed, but run from a folder.
+        The package is not installed but runs from a folder.
     """
     found: list[Requirement] = []
     for text in requires(NAME) or ():
@@ -63,7 +63,7 @@ def requirements(extra: str = "") -> list[Requirement]:
 
 
 def unmet(wanted: list[Requirement]) -> tuple[list[str], list[str]]:
-    """Return the requirements that are not installed, and those that are in another version, in words."""
+    """Return the requirements that are not installed, and those with another version, in words."""
     missing: list[str] = []
     other: list[str] = []
     for requirement in wanted:
@@ -78,7 +78,7 @@ def unmet(wanted: list[Requirement]) -> tuple[list[str], list[str]]:
 
 
 def packages() -> Iterator[Finding]:
-    """Compare the installed packages with what the package requires."""
+    """Compare the installed packages with the requirements of the package."""
     try:
         wanted = requirements()
     except PackageNotFoundError:
@@ -93,7 +93,7 @@ def packages() -> Iterator[Finding]:
 
 
 def terminal() -> Iterator[Finding]:
-    """Find whether the output can show what it contains, such as μ, Å and ±."""
+    """Check whether the terminal can show all characters of the output, such as μ, Å and ±."""
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     if encoding != "utf8":
         remedy = "export LC_ALL=C.UTF-8, or PYTHONUTF8=1"
@@ -103,7 +103,7 @@ def terminal() -> Iterator[Finding]:
 
 
 def clock() -> Iterator[Finding]:
-    """Find whether the clock is synchronised, and the time zone."""
+    """Check whether the clock is synchronised, and the time zone."""
     zone = f"time zone {time.strftime('%Z, UTC%z')}"
     state = kernel_clock()
     if state is None:
@@ -118,10 +118,10 @@ def clock() -> Iterator[Finding]:
 
 
 def kernel_clock() -> tuple[bool, float] | None:
-    """Return whether the kernel's clock is synchronised and its estimated largest error, s; None if unknown."""
+    """Return whether the kernel's clock is synchronised, and its estimated largest error, s; None if unknown."""
     if sys.platform != "linux" or struct.calcsize("P") != 8:
         return None
-    buffer = ctypes.create_string_buffer(256)  # struct timex with modes 0: only read
+    buffer = ctypes.create_string_buffer(256)  # struct timex with modes 0, which only reads
     try:
         answer = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
     except (OSError, AttributeError):
@@ -134,7 +134,7 @@ def kernel_clock() -> tuple[bool, float] | None:
 
 
 def memory() -> Iterator[Finding]:
-    """Find how much memory is available."""
+    """Report the available memory."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -151,7 +151,7 @@ def memory() -> Iterator[Finding]:
 
 
 def disk(out: Path) -> Iterator[Finding]:
-    """Find the free space, the speed and the kind of the file system of an output folder."""
+    """Report free space, speed and type of the file system of an output folder."""
     folder = next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())
     if not folder.is_dir():
         yield Finding("disk", "fail", f"{folder}: found a file, expected a folder", "name another one: --out")
@@ -181,7 +181,7 @@ def disk(out: Path) -> Iterator[Finding]:
 
 
 def _write(folder: Path) -> tuple[float, float]:
-    """Write a file that is removed again; return MB/s with fsync, and its date less the clock, s."""
+    """Write and remove a file; return the speed with fsync, MB/s, and the file's date minus the clock, s."""
     block = os.urandom(1 << 20)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".xas-agent-doctor-") as file:
         begun = time.perf_counter()
@@ -194,7 +194,7 @@ def _write(folder: Path) -> tuple[float, float]:
 
 
 def file_system(folder: Path) -> str:
-    """Return the kind of file system of a folder, such as ``ext4``; empty if unknown."""
+    """Return the type of a folder's file system, such as ``ext4``; empty if unknown."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

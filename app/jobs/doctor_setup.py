@@ -1,4 +1,4 @@
-"""What ``xas-agent doctor`` finds of the set-up: extras, models, ports, endpoints and sessions."""
+"""Findings of ``xas-agent doctor`` on the set-up: extras, models, ports, endpoints and sessions."""
 
 import shutil
 import socket
@@ -32,14 +32,14 @@ EXTRAS = {
     "train": "training and evaluation of models",
     "quench": "amorphous structures for training",
 }
-"""What each extra is for; those of development are left out."""
+"""Purpose of each extra, except for those for development."""
 DASHBOARD = ("127.0.0.1", 8642)
 _LONGEST_SOCKET = 107
-"""Largest length of the path of a Unix socket on Linux."""
+"""Largest length of the path of a Unix socket on Linux, bytes."""
 
 
 def extras(settings: "Config | None") -> Iterator[Finding]:
-    """Find which extras are installed; one that the config needs must be."""
+    """Report which extras are installed; those that the config needs must be."""
     needed = _needed(settings)
     for extra, purpose in EXTRAS.items():
         name, pip = f"[{extra}]", f"pip install 'xas-agent[{extra}]'"
@@ -63,7 +63,7 @@ def extras(settings: "Config | None") -> Iterator[Finding]:
 
 
 def _needed(settings: "Config | None") -> dict[str, str]:
-    """Return the extras that a config needs, each with the key that needs it."""
+    """Return the extras that a config needs, with the keys that need them."""
     if settings is None:
         return {}
     needed = {"health": "health"} if settings.health is not None else {}
@@ -96,7 +96,7 @@ def files_of_models() -> Iterator[Finding]:
 
 
 def ports(settings: "Config | None") -> Iterator[Finding]:
-    """Find whether the ports on which a session listens are free."""
+    """Check whether the ports on which a session listens are free."""
     host, port = DASHBOARD
     if why := _taken(host, port):
         yield Finding("port", "warn", f"{port} of the dashboard: {why}", "it takes the next free port, and prints it")
@@ -122,7 +122,7 @@ def _taken(host: str, port: int) -> str:
 
 
 def reached(settings: "Config | None", timeout_s: float) -> Iterator[Finding]:
-    """Find whether the endpoints of a config can be reached."""
+    """Check whether the endpoints of a config can be reached."""
     if settings is None:
         yield Finding("endpoints", "off", "none named; --config FILE checks those of a config")
         return
@@ -151,7 +151,7 @@ def reached(settings: "Config | None", timeout_s: float) -> Iterator[Finding]:
 
 
 def _endpoints(settings: "Config") -> Iterator[tuple[str, str, bool]]:
-    """Yield key, address and whether the agent listens there, of each endpoint of a config."""
+    """Yield key and address of each endpoint of a config, and whether the agent listens there."""
     publish: Any = settings.publish
     for key in ("source", "publish", "control_endpoint", "robot", "queue_server"):
         endpoint: Any = getattr(settings, key)
@@ -168,14 +168,14 @@ def _endpoints(settings: "Config") -> Iterator[tuple[str, str, bool]]:
             yield key, f"kafka://{broker.brokers.split(',')[0]}", False
     for to in settings.notify:
         if to.webhook:
-            address = urlsplit(to.webhook)  # whose path often is a secret
+            address = urlsplit(to.webhook)  # its path is often a secret
             yield "notify", f"{address.scheme}://{address.netloc}", False
         if to.email is not None:
             yield "notify", f"smtp://{to.email.host}:{to.email.port}", False
 
 
 def _ask(key: str, address: str, timeout_s: float) -> Finding:
-    """Find who answers at an address."""
+    """Report who answers at an address."""
     remedy = f"start the other side, or correct it: key {key} of the config"
     try:
         return Finding(key, "ok", f"{address}: {endpoints.ask(address, timeout_s)} answers")
@@ -189,7 +189,7 @@ def _ask(key: str, address: str, timeout_s: float) -> Finding:
 
 
 def _unbound(address: str) -> str:
-    """Return why an address cannot be listened on; empty if it can."""
+    """Return why the agent cannot listen on an address; empty if it can."""
     parts = urlsplit(address if "://" in address else f"zmq://{address}")
     if parts.scheme == "ipc":
         folder = Path(address.removeprefix("ipc://")).parent
@@ -199,7 +199,7 @@ def _unbound(address: str) -> str:
 
 
 def sockets() -> Iterator[Finding]:
-    """Find the folder through which a person reaches sessions, and the sessions that run or have left something."""
+    """Report the folder in which a person reaches sessions, and the sessions that run or left something behind."""
     try:
         folder = sockets_folder()
         running, left = sessions()

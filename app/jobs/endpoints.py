@@ -1,7 +1,7 @@
-"""Whether what listens at an address speaks the protocol that a config expects there.
+"""Checks whether the listener at an address speaks the protocol that a config expects there.
 
-Each question is one that a client of the protocol asks first, so that nothing is changed and nothing is logged as an
-attack: that some process listens says little.
+Each check sends the first message of a client of the protocol, so that it changes nothing and is not logged as an
+attack. The mere fact that some process listens says little.
 """
 
 import json
@@ -18,15 +18,15 @@ _MOST_BYTES = 65_536
 _ZMTP_SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"
 _KAFKA_CORRELATION = 0x7861
 _KAFKA_VERSIONS = struct.pack(">hhih", 18, 0, _KAFKA_CORRELATION, -1)
-"""A request for the versions of the API, which a broker answers before a client has said who it is."""
+"""A request for the API versions, which a broker answers before a client has authenticated."""
 
 
 class Silent(Exception):  # noqa: N818  named after the event
-    """Something listens, but gives no answer in the protocol."""
+    """Something listens but gives no answer in the protocol."""
 
 
 def ask(address: str, timeout_s: float) -> str:
-    """Return who answers at an address, such as ``a NATS server``.
+    """Return a description of who answers at an address, such as ``a NATS server``.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def ask(address: str, timeout_s: float) -> str:
     Raises
     ------
     Silent
-        A port is open, but what listens does not speak the protocol; its text is the protocol's name.
+        A port is open, but the listener does not speak the protocol, whose name is the text of the exception.
     OSError
-        Nothing listens, or no connection comes about.
+        Nothing listens, or no connection is established.
     """
     parts = urlsplit(address if "://" in address else f"zmq://{address}")
     if parts.scheme == "ipc":
@@ -59,7 +59,7 @@ def ask(address: str, timeout_s: float) -> str:
 def _said(words: Callable[[socket.socket], str], link: socket.socket, name: str) -> str:
     try:
         answer = words(link)
-    except (OSError, ValueError, struct.error):  # a connection that is closed, or silence
+    except (OSError, ValueError, struct.error):  # a closed connection, or silence
         answer = ""
     if not answer:
         raise Silent(name)
@@ -81,7 +81,7 @@ def _line(link: socket.socket) -> bytes:
 
 
 def _zmq(link: socket.socket) -> str:
-    """Both sides greet at once, with the same signature (ZMTP 3, https://rfc.zeromq.org/spec/23)."""
+    """Exchange greetings; both sides send the same signature at once (ZMTP 3, https://rfc.zeromq.org/spec/23)."""
     link.sendall(_ZMTP_SIGNATURE)
     found = _receive(link, len(_ZMTP_SIGNATURE))
     return "a ZMQ socket" if len(found) == len(_ZMTP_SIGNATURE) and found[0] == 0xFF and found[-1] & 1 else ""
@@ -114,7 +114,7 @@ _WORDS = {
 
 
 def _http(parts: SplitResult, timeout_s: float) -> str:
-    """Ask a Tiled server for what it is, and any other for the head of its first page."""
+    """Ask a Tiled server what it is, and any other server for the head of its first page."""
     tiled = parts.scheme == "tiled" or "/api/v1" in parts.path
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     link = kind(parts.hostname or "", parts.port or PORTS[parts.scheme], timeout=timeout_s)

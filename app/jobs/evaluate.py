@@ -1,4 +1,4 @@
-"""``xas-agent evaluate``: a report on a model, or its scores on a data set."""
+"""``xas-agent evaluate``: writes a report on a model, or prints its scores on a data set."""
 
 import hashlib
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ STUDIES: tuple[Study, ...] = get_args(Study)
 _log = get_logger()
 
 RENAMED_STUDIES: dict[str, Study] = {"unfamiliar": "out_of_distribution"}
-"""Former names of studies, and present ones."""
+"""Former names of studies with their present names."""
 
 
 class EvaluationConfig(Settings):
@@ -81,16 +81,16 @@ class EvaluationConfig(Settings):
     benchmark: BenchmarkSettings | None = None
     """The SPT against its competitors."""
     transfer: TransferSettings | None = None
-    """Fine-tuning to other absorbers, compared with training from scratch. In a YAML file, ``targets`` is a key at
-    the top level, a list of training configs; ``pretrained`` is the evaluated model."""
+    """Fine-tuning to other absorbers, compared with training from scratch. In a YAML file, ``targets`` is a top-level
+    key with a list of training configs; ``pretrained`` is the evaluated model."""
     universal: UniversalSettings | None = None
-    """One network for all absorbers. In a YAML file, ``source`` and ``transfer`` are taken from the model and from
-    the key ``transfer``."""
+    """One network for all absorbers. In a YAML file, ``source`` and ``transfer`` come from the model and from the key
+    ``transfer``."""
     delithiation: DelithiationSettings | None = None
     """Cross-validation over the layered series, leaving out one composition at a time."""
     disorder: DisorderSettings | None = None
     """Disordered structures: zero-shot, fine-tuned, and from scratch. In a YAML file, ``targets`` and ``pretrained``
-    are taken from the evaluated model."""
+    come from the evaluated model."""
 
 
 def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
@@ -101,7 +101,7 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
     name_or_file : str
         ``full``, ``quick`` or a YAML file.
     model : str
-        The evaluated model, which ``transfer`` and ``delithiation`` fine-tune to the data sets ``targets``.
+            The evaluated model, which ``transfer`` and ``delithiation`` fine-tune to the data sets ``targets``.
 
     Returns
     -------
@@ -142,9 +142,9 @@ def read_evaluation(name_or_file: str, model: str) -> EvaluationConfig:
 
 
 def config_in(card: cards.Card, data: Path) -> TrainingConfig:
-    """Return a model's training config with those of its data sets that a folder has; a warning names the others.
+    """Return a model's training config with the data sets that a folder has; a warning names the others.
 
-    With none of them all are kept, and reading them names what is missing.
+    If the folder has none of them, all are kept, and reading them reports what is missing.
     """
     config = config_of(card)
     there = tuple(name for name in config.datasets if (data / f"{name}.npz").is_file())
@@ -164,14 +164,14 @@ class EvaluationContext:
     plan: TrainingPlan
     data: Path
     elements: Sequence[ElementRows]
-    """The model's data set, and those of the shipped training configs that exist in the data folder."""
+    """The model's data set, and those of the shipped training configs whose data the folder has."""
     config: EvaluationConfig
     kept: Path
     """Folder of the finished trainings."""
     jobs: int
 
     def sections(self, study: Study, progress: Progress) -> list[Section]:
-        """Run a study and return its sections; an empty list if the config has no settings for it."""
+        """Run a study and return its sections; empty if the config has no settings for it."""
         config, rest = self.config, (self.data, self.kept, self.jobs, progress)
         if study == "uncertainty":
             return [uncertainty.uncertainty(self.model, self.plan, self.elements)]
@@ -279,10 +279,10 @@ def fingerprint(configs: Sequence[TrainingConfig], data: Path) -> str:
 
 
 def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> None:
-    """Print weighted F1 or R², the error of the mean, and width and coverage of the intervals per descriptor.
+    """Print weighted F1 or R², the error of the mean, and width and coverage of the intervals, per descriptor.
 
-    For a model of short spectra the same follows for each end for which its intervals are calibrated, on the rows
-    that reach it, cut there.
+    For a model of short spectra, the same scores follow for each end energy with its own calibration of the
+    intervals, for the rows that reach it, cut there.
 
     Parameters
     ----------
@@ -324,9 +324,9 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
 
 
 def _judged(model: Model, data: FeffData, end_ev: float | None) -> tuple[int, list[list[str]]]:
-    """Return the number of rows that are answered, and the figures of each descriptor, in words.
+    """Return the number of answered rows, and the scores of each descriptor as texts.
 
-    ``end_ev``: where spectra are cut, eV from the tabulated edge; None for whole rows.
+    ``end_ev``: energy at which spectra are cut, eV from the tabulated edge; None for whole rows.
     """
     spectra = zip(data.energy, data.mu, strict=True)
     if end_ev is not None:
@@ -354,13 +354,13 @@ def _judged(model: Model, data: FeffData, end_ev: float | None) -> tuple[int, li
         of_value, of_mean = (
             (~np.isnan(truth)).sum(),
             known.sum(),
-        )  # a mean oxidation state is known of fewer compounds
+        )  # the mean oxidation state is known for fewer compounds
         counts = f"{of_value}" if of_value == of_mean else f"{of_value}, mean {of_mean}"
         table.append([d.name, *figures, counts, metric])
     return len(rows), table
 
 
 def _cut(energy: Array, mu: Array, end_ev: float) -> tuple[Array, Array]:
-    """Cut a spectrum (M,) at an energy inside it, as a scan that ends there."""
+    """Cut a spectrum (M,) at an energy inside it, as if the scan ended there."""
     before = energy < end_ev
     return np.append(energy[before], end_ev), np.append(mu[before], np.interp(end_ev, energy, mu))

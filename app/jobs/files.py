@@ -1,4 +1,4 @@
-"""Spectra of files through alignment and estimation, for ``infer`` and ``align``."""
+"""Aligns and estimates spectra of files, for ``infer`` and ``align``."""
 
 import re
 import zlib
@@ -20,11 +20,11 @@ from ..wiring import load_models, load_tables
 _log = get_logger()
 
 _MAX_NAME_BYTES = 200
-"""Longest name of a file without its suffix; file systems allow 255 bytes."""
+"""Largest length of a file name without its suffix, bytes; file systems allow 255."""
 
 
 class ChoiceError(InputError):
-    """No model, or several, match each spectrum, and the user names none or another."""
+    """No model matches any spectrum, or several do and the user named none, or another one."""
 
 
 def serve_files(
@@ -32,7 +32,7 @@ def serve_files(
 ) -> list[tuple[FileSpectrum, Answer | Refusal]]:
     """Read the files, then load the models and serve the spectra, with progress on a terminal.
 
-    Ctrl-C ends the reading, and the spectra read until then are served; the second Ctrl-C ends this too.
+    Ctrl-C ends the reading, and the spectra read so far are served; a second Ctrl-C ends this too.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def serve_files(
     columns : mapping, optional
         As for :func:`read_spectra`.
     batch : Batch, optional
-        Gets the errors of the files that cannot be read, and whether Ctrl-C ended the work; without it, the first
-        error is raised.
+        Collects the errors of unreadable files, and whether Ctrl-C ended the work; without it, the first error is
+        raised.
     **how
         As for :func:`answers_of`.
 
@@ -54,9 +54,9 @@ def serve_files(
     Raises
     ------
     SpectrumFileError
-        A file cannot be read, or with ``batch``: none of the files.
+        A file cannot be read; with ``batch``, no file can be read.
     ChoiceError
-        No model, or several, match each spectrum.
+        No model matches any spectrum, or several do.
     ModelError
         The network of a model cannot be loaded.
     """
@@ -102,7 +102,7 @@ def serve_spectra(
 
 @contextmanager
 def keep_on_ctrl_c(batch: Batch | None) -> Iterator[None]:
-    """End the block at Ctrl-C without an error, and note this in the batch."""
+    """End the block at Ctrl-C without an error, and record this in the batch."""
     try:
         yield
     except KeyboardInterrupt:
@@ -112,13 +112,13 @@ def keep_on_ctrl_c(batch: Batch | None) -> Iterator[None]:
 
 
 def refuse_without_model(served: Sequence[tuple[FileSpectrum, Answer | Refusal]], choose: str) -> None:
-    """Raise ChoiceError if no spectrum has a model, with the spectra of each reason.
+    """Raise ChoiceError if no spectrum has a model; the message lists the spectra of each reason.
 
     Parameters
     ----------
     served : sequence of (FileSpectrum, Answer or Refusal)
     choose : str
-        What to do if several models fit.
+        Advice for the case that several models fit.
     """
     refusals = [(spectrum.id, refusal) for spectrum, answer in served if (refusal := refusal_of(answer))]
     reasons = {refusal.reason for _, refusal in refusals}
@@ -130,7 +130,7 @@ def refuse_without_model(served: Sequence[tuple[FileSpectrum, Answer | Refusal]]
 
 
 def refusal_of(answer: Answer | Refusal) -> Refusal | None:
-    """Return the reason for which a spectrum is set aside; None if it is served."""
+    """Return the reason why a spectrum is set aside; None if it is served."""
     return answer if isinstance(answer, Refusal) else answer.refusal
 
 
@@ -143,9 +143,9 @@ def answers_of(
     estimate: bool = True,
     energy_uncertainty: bool = True,
 ) -> Iterator[tuple[int, Answer | Refusal]]:
-    """Align and estimate spectra as the frames of a stream.
+    """Align and estimate spectra like the frames of a stream.
 
-    Frames are served in the order of time if all spectra have one, else in the given order.
+    Frames are served in the order of time if all spectra have a time, otherwise in the given order.
 
     Parameters
     ----------
@@ -157,14 +157,14 @@ def answers_of(
     estimate : bool
         Whether to estimate; otherwise the spectra are only aligned.
     energy_uncertainty : bool
-        Whether the intervals include the uncertainty of measured energies, which costs several passes.
+        Whether the intervals include the uncertainty of measured energies, which costs several passes of the network.
 
     Yields
     ------
     index : int
         Index of the spectrum in ``spectra``.
     answer : Answer or Refusal
-        Its answer, or the reason why it is not a valid frame.
+        Answer to the spectrum, or the reason why it is not a valid frame.
     """
     frames: list[Frame] = []
     for i, spectrum in enumerate(spectra):
@@ -184,16 +184,16 @@ def answers_of(
 
 
 def distinct_ids(spectra: Sequence[tuple[str, str]], taken: Iterable[str] = ()) -> list[str]:
-    """Return an id for each spectrum, all of which give different file names, also if case makes no difference.
+    """Return an id for each spectrum, such that all file names differ even if case is ignored.
 
-    Where ids collide, the folder goes before them, and a number follows if that is not enough.
+    Colliding ids get the folder as a prefix and, if that is not enough, a number.
 
     Parameters
     ----------
     spectra : sequence of (str, str)
         Id and file of each spectrum.
     taken : iterable of str
-        File names, without their suffixes, that no spectrum may have.
+        File names, without suffixes, that no spectrum may have.
     """
     ids = [id for id, _ in spectra]
     reserved = set(map(_plain, taken))
@@ -215,7 +215,7 @@ def _plain(id: str) -> str:
 
 
 def name_of(id: str) -> str:
-    """Return an id as a file name; a long one is shortened in its middle and gets a checksum.
+    """Return an id as a file name; a long one is shortened in the middle and gets a checksum.
 
     >>> name_of("NiO scan.xdi:0")
     'NiO_scan.xdi_0'

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["ok", "off", "warn", "fail"]
-"""``off``: not installed or not set, and nothing asked for needs it."""
+"""State of a finding; ``off``: not installed or not set, and nothing requested needs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     check: str
-    """What was checked, in one or two words."""
+    """Subject of the check, in one or two words."""
     state: State
     text: str
-    """What was found."""
+    """Result of the check."""
     remedy: str = ""
-    """What to do about it; empty if nothing."""
+    """Advice; empty if nothing is to be done."""

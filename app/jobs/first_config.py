@@ -1,4 +1,4 @@
-"""The first config of a beamline, with comments: what ``xas-agent init`` writes."""
+"""Writes the first config of a beamline, with comments, for ``xas-agent init``."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -22,36 +22,36 @@ _ABOUT = {
     "follows them also over several runs.",
 }
 LIVE = ("source", "tiled", "nats", "kafka")
-"""Keys of the endpoints that documents come from."""
+"""Keys of the endpoints that supply documents."""
 Authority = Literal["off", "confirm"]
 Kind = Literal["documents", "files", "simulated"]
 
 
 @dataclass(frozen=True, slots=True)
 class FirstRule:
-    """The rule of a first config, which fires when a descriptor has been beyond a level for three frames."""
+    """The rule of a first config, which decides when a descriptor has been beyond a level for three frames."""
 
     quantity: str = "OS"
     above: float | None = None
     below: float | None = None
     action: str = "pause"
     authority: Authority = "off"
-    """``off``: decisions are advice; ``confirm``: a person approves each."""
+    """``off``: decisions are advice; ``confirm``: a person approves each one."""
 
     @property
     def name(self) -> str:
-        """Name for its decisions."""
+        """Name that the rule's decisions carry."""
         side, level = ("above", self.above) if self.above is not None else ("below", self.below)
         return f"{self.quantity} {side} {level:g}"
 
 
 def models_of(element: str | None, edge: str | None) -> list[str]:
-    """Return the names of the installed models for an absorber; of all if it is unknown.
+    """Return the names of the installed models for an absorber, or of all models if it is unknown.
 
     Raises
     ------
     InputError
-        No model is installed for it.
+        No model for the absorber is installed.
     """
     from ...models import card
 
@@ -65,7 +65,7 @@ def models_of(element: str | None, edge: str | None) -> list[str]:
 
 
 def check_model(name: str, element: str | None, edge: str | None) -> None:
-    """Refuse a model of another absorber or edge; None is not compared.
+    """Refuse a model of another absorber or edge; None matches any.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def check_quantity(models: Sequence[str], quantity: str) -> None:
 
 
 def middle_of(models: Sequence[str], quantity: str) -> float:
-    """Return the middle of the classes that models know of a quantity; 3 if they know none."""
+    """Return the middle of the models' classes of a quantity; 3 if they have none."""
     from ...models import card
 
     found = [d for name in models for d in card.read_card(card.find(name)).descriptors if d.name == quantity]
@@ -116,13 +116,13 @@ def config_text(
     reading : str
         Settings of the source and its fields, YAML, as ``xas-agent inspect`` proposes them.
     origin : str
-        What was looked at.
+        The inspected source.
     models : sequence of str
-        Models for the element; one is named, of several the element chooses.
+        Models for the element; a single one is named, while the element chooses among several.
     control : str or None
         Address at which the beamline takes requests.
     kind : {"documents", "files", "simulated"}
-        What the source holds; ``simulated`` without a source.
+        Content of the source; ``simulated`` if there is no source.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def config_text(
 
 
 def _reading(reading: str, kind: Kind) -> Iterator[str]:
-    """Yield the settings of the source, each group under what it is."""
+    """Yield the settings of the source, with a comment above each group."""
     if kind == "simulated":
         yield from ("", "# Without a source, xas-agent run simulates a beamline that charges a LixCoO2 cathode.")
         return
@@ -196,7 +196,7 @@ def _rule(rule: FirstRule) -> Iterator[str]:
 
 
 def _control(rule: FirstRule, control: str | None, kind: Kind) -> Iterator[str]:
-    """Yield who decides, and how the experiment is reached."""
+    """Yield the settings of who decides, and of how the experiment is reached."""
     off = rule.authority == "off"
     if rule.action == "notify":
         yield from _comment(

@@ -1,4 +1,4 @@
-"""The documents of a source or of files that are looked at, without an agent."""
+"""Gathers the documents of a source or of files for inspection, without an agent."""
 
 import threading
 import time
@@ -11,12 +11,12 @@ from ...adapters.formats import SpectrumFileError, UnknownColumnsError, read_spe
 from ...agent.types import Document, Source
 
 MAX_DOCUMENTS = 200_000
-"""Number of documents that are looked at."""
+"""Largest number of documents to examine."""
 _POLL_S = 0.2
 
 
 class Gathering:
-    """The documents of a source, until enough runs are complete.
+    """Gathers the documents of a source until enough runs are complete.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ class Gathering:
         self._thread = threading.Thread(target=self._read, name="source", daemon=True)
 
     def wait(self, timeout_s: float, show: Callable[[str], None]) -> None:
-        """Gather until the source ends, enough runs are complete, the time is over, or Ctrl-C.
+        """Gather until the source ends, enough runs are complete, the time is over, or Ctrl-C is pressed.
 
         Parameters
         ----------
         timeout_s : float
         show : callable
-            Gets lines about the progress.
+            Receives lines about the progress.
         """
         until = time.monotonic() + timeout_s
         self._thread.start()
@@ -71,18 +71,18 @@ class Gathering:
 
 @dataclass(slots=True)
 class FileDocuments:
-    """The documents that stand for files of spectra, and what their readers say."""
+    """Documents that represent files of spectra, and the notes of the file readers."""
 
     documents: list[Document] = field(default_factory=list)
     files: int = 0
     notes: dict[str, None] = field(default_factory=dict)
     refused: list[SpectrumFileError] = field(default_factory=list)
     unknown: Path | None = None
-    """The file whose columns are not identified and stand as they are in ``documents``."""
+    """The file whose columns are not identified; ``documents`` holds them unchanged."""
 
 
 def read_files(path: Path) -> FileDocuments:
-    """Return the documents of a file or folder of spectra; columns that are not identified are left as they are.
+    """Return the documents of a file or folder of spectra; columns that are not identified stay unchanged.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``xas-agent infer``: estimates of spectra in files."""
+"""``xas-agent infer``: estimates the descriptors of spectra in files."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def infer_files(
     columns: Columns | None = None,
     batch: Batch | None = None,
 ) -> list[dict[str, Any]]:
-    """Estimate the descriptors of all spectra of files.
+    """Estimate the descriptors of all spectra in files.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def infer_files(
 def rows_of(
     served: Sequence[tuple[FileSpectrum, Answer | Refusal]], config: Config, *, theory: bool
 ) -> list[dict[str, Any]]:
-    """Return the rows of :func:`infer_files` for spectra that are served."""
+    """Return the rows of :func:`infer_files` for served spectra."""
     everything = theory or config.serving.single_site  # a computed spectrum belongs to one site
     rows: list[dict[str, Any]] = []
     for spectrum, answer in served:
@@ -76,7 +76,7 @@ def rows_of(
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its descriptors under the keys of descriptors.csv, as ``OS``, ``OS_mean`` and ``OS_lo``."""
+    """Return a row with its descriptors under the keys of descriptors.csv: ``OS``, ``OS_mean``, ``OS_lo``, …"""
     found: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict) and "lo" in value:
@@ -87,7 +87,7 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def descriptor_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys of all descriptors of rows, in the order of descriptors.csv."""
+    """Return the keys of all descriptors in the rows, in the order of descriptors.csv."""
     return [column for name in _descriptors(rows) for column in keys_of(name)]
 
 
@@ -159,7 +159,7 @@ def _render_table(rows: Sequence[dict[str, Any]], file: IO[str], width: int | No
         if "set_aside" in a:
             table.append([name, *[""] * len(names), "", f"set aside: {a['set_aside']}"])
             continue
-        # Models differ in their descriptors.
+        # Descriptors differ between models.
         cells = [f"{a[d]['mean']:.2f} ({a[d]['lo']:.2f}…{a[d]['hi']:.2f})" if d in a else "–" for d in names]
         table.append([name, *cells, f"{a['ood_score']:.2f}", ", ".join(a["flags"])])
     print_table(["spectrum", *names, "score", "flags"], table, file, width)

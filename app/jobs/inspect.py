@@ -1,4 +1,4 @@
-"""What a source of documents or files contains, what the agent reads of it, and the settings with which it would."""
+"""Inspects documents or files: their contents, what the agent reads of them, and settings that make it read them."""
 
 import textwrap
 import time
@@ -23,38 +23,38 @@ WIDTH = 76
 
 @dataclass(frozen=True, slots=True)
 class PresetMatch:
-    """How many of the names in a beamline preset occur in the documents."""
+    """Number of names in a beamline preset that occur in the documents."""
 
     name: str
     occurring: int
     total: int
     skips: str
-    """Why the preset does not read the runs; empty if it does."""
+    """Why the preset skips the runs; empty if it reads them."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """What the agent makes of the documents with some settings."""
+    """The agent's frames and notes for the documents with certain settings."""
 
     frames: int = 0
     set_aside: Counter[str] = field(default_factory=Counter)
     first: str = ""
-    """First detail of what was set aside."""
+    """Detail of the first note on data set aside."""
 
     def set_one_aside(self, reason: str, detail: str) -> None:
-        """Count a spectrum that is set aside."""
+        """Count a spectrum that was set aside."""
         self.set_aside[reason] += 1
         self.first = self.first or detail
 
 
 @dataclass(slots=True)
 class Inspection:
-    """What a source contains and what would be read of it."""
+    """The contents of a source, and what the agent reads of it."""
 
     survey: Survey
     readings: list[Reading]
     best: Reading | None
-    """The stream for which settings are proposed."""
+    """The stream that the proposed settings are for."""
     skipped: str
     """Why no run is watched; empty if one is."""
     preset: PresetMatch | None
@@ -63,15 +63,15 @@ class Inspection:
     """Keys of ``fields`` with their values and reasons."""
     samples: SamplesFound
     now: Trial
-    """With the given settings."""
+    """Result with the given settings."""
     then: Trial
-    """With the proposed settings."""
+    """Result with the proposed settings."""
 
 
 def inspect_documents(documents: Sequence[Document], config: Config, *, of_files: bool = False) -> Inspection:
-    """Find what documents contain, what the agent reads of them, and settings with which it would read them.
+    """Find the contents of documents, what the agent reads of them, and settings with which it would read them.
 
-    Documents ``of_files`` of spectra have the same names for all files, which need no settings if they are read.
+    Documents ``of_files`` of spectra use the same names for all files, so that readable ones need no settings.
     """
     found = survey(documents, config.fields, [asset_filler(config)])
     readings = [explain(stream, config.fields) for stream in found.streams]
@@ -97,12 +97,12 @@ def inspect_documents(documents: Sequence[Document], config: Config, *, of_files
 
 
 def _promise(reading: Reading) -> tuple[bool, int, int]:
-    """Return how well a stream serves as the one with the spectra."""
+    """Return a rank of how well a stream serves as the stream of spectra."""
     return reading.as_it_is, -len(reading.missing), reading.stream.events
 
 
 def read_frames(documents: Iterable[Document], config: Config) -> Trial:
-    """Count the frames that the agent assembles from documents, and what it sets aside."""
+    """Count the frames that the agent assembles from documents, and the data that it sets aside."""
     trial, reader = Trial(), frame_reader(config)
     outcomes = [out for name, doc in documents for out in reader(Received(name, doc, time.monotonic()))]
     for outcome in [*outcomes, *reader.finish()]:
@@ -114,7 +114,7 @@ def read_frames(documents: Iterable[Document], config: Config) -> Trial:
 
 
 def read_columns(file: Path, proposed: Mapping[str, tuple[Any, str]]) -> tuple[list[str], Trial]:
-    """Return the options ``--column`` for proposed roles of a file's columns, and what is read with them."""
+    """Return the options ``--column`` for the proposed roles of a file's columns, and the result with them."""
     named = {role: value for role, (value, _) in proposed.items() if role in ROLES and role != "position"}
     if "position" in proposed and "energy" not in named:
         named = {"energy": proposed["position"][0], **named}
@@ -143,7 +143,7 @@ def _closest_preset(found: Survey, config: Config) -> PresetMatch | None:
 
 
 def _match(name: str, found: Survey, config: Config) -> PresetMatch:
-    """Count the names of a preset that occur: data keys, and streams of a fly scan."""
+    """Count the names of a preset that occur in the documents: data keys, and streams of a fly scan."""
     preset = load_config(None, name)
     keys = {key for stream in found.streams for key in stream.keys}
     element = config.fields.element or next((run.element for run in found.starts if run.element), None)
@@ -157,13 +157,13 @@ def _match(name: str, found: Survey, config: Config) -> PresetMatch:
 
 
 def _why_skipped(found: Survey, fields: FieldSettings) -> str:
-    """Return why the settings skip the first run; empty if they read any run."""
+    """Return why the settings skip the first run; empty if they watch any run."""
     reasons = [skip_reason(fields, run.start) for run in found.starts]
     return next(filter(None, reasons), "") if all(reasons) else ""
 
 
 def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
-    """Return the proposed settings as YAML with the reasons as comments; ``load_config`` accepts it."""
+    """Return the proposed settings as YAML, with the reasons as comments; ``load_config`` accepts it."""
     given = config.model_dump(mode="json", exclude_unset=True)
     if config.preset is not None:
         given = _beyond(given, load_config(None, config.preset).model_dump(mode="json", exclude_unset=True))
@@ -200,7 +200,7 @@ def settings_text(inspection: Inspection, config: Config, origin: str) -> str:
 
 
 def _beyond(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content without what equals the defaults."""
+    """Return the content without values that equal the defaults."""
     kept: dict[str, Any] = {}
     for key, value in content.items():
         default = defaults.get(key)
@@ -214,7 +214,7 @@ def _beyond(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 
 
 def _yaml(content: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a mapping; a value that fits into its line is not spread over several."""
+    """Return the lines of a mapping in YAML; a value that fits on its line stays on one line."""
     lines: list[str] = []
     for key, value in content.items():
         flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000)

@@ -1,4 +1,4 @@
-"""The keys of settings in words: type, default, unit and meaning."""
+"""Describes the keys of settings: type, default, unit and meaning."""
 
 import re
 import types
@@ -24,7 +24,7 @@ UNITS = {
     "_ang": "Å",
     "_a": "Å",
 }
-"""Unit of a key by the end of its name; design: a name carries its unit where it could be doubted."""
+"""Unit by the suffix of a key's name; by convention, a name states its unit wherever it might be unclear."""
 KEY_UNITS = {"nvict": "", "alpha": "", "k_max": "1/Å", "k_step": "1/Å", "sha256": "", "seconds": "s"}
 KEY_UNITS |= dict.fromkeys(("e0", "pre1", "pre2", "norm1", "norm2"), "eV")
 KEY_UNITS |= {"melt_k": "K", "final_k": "K", "density_g_cm3": "g/cm³", "friction_per_ps": "1/ps"}
@@ -32,14 +32,14 @@ KEY_UNITS |= {"pre_slope": "edge steps/eV", "post_slope": "edge steps/eV", "post
 
 
 def groups(annotation: Any) -> list[type[Settings]]:
-    """The groups of settings within an annotation."""
+    """Return the groups of settings in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return [annotation]
     return [group for part in get_args(annotation) for group in groups(part)]
 
 
 TRIGGERS = tuple(groups(Trigger))
-"""The triggers, which have a table of their own; a combination contains triggers, so that their keys have no end."""
+"""The triggers; they have their own table, since combinations contain triggers and would never end."""
 
 
 def is_mapping(annotation: Any) -> bool:
@@ -48,7 +48,7 @@ def is_mapping(annotation: Any) -> bool:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as a user of YAML knows it."""
+    """Return the name of a type as users of YAML know it."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
         return type_name(args[0])
@@ -73,7 +73,7 @@ def type_name(annotation: Any) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """A default as YAML writes it."""
+    """Return a default as YAML writes it."""
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is PydanticUndefined:
         return "required"
@@ -94,7 +94,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def unit_of(path: str) -> str:
-    """The unit that the end of a key's name states."""
+    """Return the unit that the suffix of a key's name states."""
     name = path.rpartition(".")[2]
     if name in KEY_UNITS:
         return KEY_UNITS[name]
@@ -110,7 +110,7 @@ def bounds(field: FieldInfo) -> str:
 
 
 def triggers() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
-    """Yield kind, meaning, and rows of :data:`KEY_COLUMNS` in Markdown, its own keys first, of every trigger."""
+    """Yield kind, meaning, and rows of :data:`KEY_COLUMNS` (Markdown; own keys first) of every trigger."""
     for group in TRIGGERS:
         rows = [
             (n, type_name(f.annotation) + bounds(f), default_of(f), unit_of(n), f.description or "")
@@ -121,7 +121,7 @@ def triggers() -> Iterator[tuple[str, str, list[tuple[str, ...]]]]:
 
 
 def plain(markdown: str) -> str:
-    """Return a text without the marks of Markdown and reStructuredText, on one line.
+    """Return a text on one line, without the markup of Markdown and reStructuredText.
 
     >>> plain("[trigger](rules.md#triggers), ``null`` or\\n:class:`Rule`")
     'trigger, null or Rule'

@@ -1,4 +1,4 @@
-"""Measured spectra of known compounds, as a table lists them."""
+"""Reads measured spectra of known compounds that a table lists."""
 
 import csv
 import io
@@ -21,14 +21,14 @@ _NEEDED = ("file", "element", "compound", "OS")
 _METAL = re.compile(r"\b(metal|foil)\b", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"[^\s,;]*")
 _NAMED = 5
-"""Number of files that a message names."""
+"""Number of files that a message lists."""
 
 _log = get_logger()
 
 
 @dataclass(frozen=True)
 class KnownCompound:
-    """One row of the table: a file and what is known of the compound in it."""
+    """One row of the table: a file, and the known properties of its compound."""
 
     path: Path
     element: str
@@ -40,11 +40,11 @@ class KnownCompound:
     cn: float | None = None
     """Number of first neighbours; None if unknown."""
     shift_ev: float | None = None
-    """Energy shift of the source of this spectrum, eV; None if the table has none."""
+    """Energy shift of the measurement, eV; None if the table states none."""
     scan: str = ""
-    """Id or title of the spectrum in a file of several; empty: the file has one."""
+    """Id or title of the spectrum in a file with several; empty if the file has one."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """All columns of the row, as the table has them."""
+    """All columns of the row, as in the table."""
 
     @property
     def name(self) -> str:
@@ -52,12 +52,12 @@ class KnownCompound:
 
     @property
     def is_judged(self) -> bool:
-        """Whether the oxidation state counts: that of an oxide in the wide sense, if it is known."""
+        """Whether the oxidation state is judged: it is known, and the compound counts as an oxide."""
         return self.kind == "oxide" and self.os is not None
 
     @property
     def must_be_flagged(self) -> bool:
-        """Whether the models cannot know the compound."""
+        """Whether the models cannot know the compound, so that a flag is required."""
         return self.kind in ("metal", "sulphide", "phosphide")
 
     def spectrum(self, columns: Columns | None = None) -> FileSpectrum:
@@ -66,7 +66,7 @@ class KnownCompound:
         Raises
         ------
         InputError
-            The file cannot be read, or has several spectra of which none is chosen.
+            The file cannot be read, or has several spectra and none is selected.
         """
         found = read_spectra(self.path, columns=columns)
         for note in dict.fromkeys(note for spectrum in found for note in spectrum.notes):
@@ -87,7 +87,7 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     ----------
     table : Path
         CSV with the columns ``file``, ``element``, ``compound`` and ``OS`` (e, may be empty) and optionally ``CN``,
-        ``class`` (one of ``KINDS``), ``shift_ev`` (eV) and ``scan``; others are kept. Separated by commas,
+        ``class`` (one of ``KINDS``), ``shift_ev`` (eV) and ``scan``; others are kept. Separators are commas,
         semicolons or tabs; with semicolons or tabs, numbers may have decimal commas.
     folder : Path, optional
         Folder of the files; by default that of the table.
@@ -100,8 +100,8 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     Raises
     ------
     InputError
-        The table or a file is missing, a column is missing or there twice, a row has more cells than the header, or a
-        cell is not what its column holds.
+        The table or a file is missing, a column is missing or occurs twice, a row has more cells than the header, or
+        a cell is invalid in its column.
     """
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -118,7 +118,7 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
     if twice := sorted({name for name in reader.fieldnames if name and reader.fieldnames.count(name) > 1}):
         raise InputError(f"{table}: several columns {', '.join(twice)}; expected one of each name")
     folder = table.parent if folder is None else folder
-    comma = separator != ","  # a semicolon often goes with decimal commas
+    comma = separator != ","  # semicolons often go with decimal commas
     rows = [_known(row, folder, comma, f"{table}, line {reader.line_num}") for row in reader if row["file"].strip()]
     if not rows:
         raise InputError(f"{table}: found no row with a file")
@@ -131,8 +131,8 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
 
 
 def _known(row: Mapping[str | Any, str | Any], folder: Path, comma: bool, where: str) -> KnownCompound:
-    """Return the compound of a row whose numbers may have decimal commas if ``comma``."""
-    if any(row.get(None, ())):  # as of a decimal comma: 2,667 would be read as 2
+    """Return the compound of a row; with ``comma``, its numbers may have decimal commas."""
+    if any(row.get(None, ())):  # for example by a decimal comma: 2,667 would be read as 2
         raise InputError(f"{where}: more cells than columns; put a cell that has the separator between quotes")
     cells = {name: value.strip() for name, value in row.items() if name}
     element, compound = cells["element"], cells["compound"]
@@ -157,9 +157,9 @@ def _number(text: str, comma: bool, where: str) -> float | None:
 
 
 def _kind(given: str, compound: str, os: float | None, where: str) -> Kind:
-    """Return the given class or, without one, the class that the formula at the beginning of the compound has.
+    """Return the given class or, without one, that of the formula at the beginning of the compound's name.
 
-    A name that is no formula, such as diopside, counts as an oxide if its oxidation state is known.
+    A name without a formula, such as diopside, counts as an oxide if its oxidation state is known.
     """
     if given:
         given = _OTHER_SPELLINGS.get(given.lower(), given.lower())
@@ -176,7 +176,7 @@ def _kind(given: str, compound: str, os: float | None, where: str) -> Kind:
 
 
 def _elements_of(compound: str) -> frozenset[str]:
-    """Return the elements of the formula with which a text begins; none if it begins with another word.
+    """Return the elements of the formula at the beginning of a text; empty if it begins with another word.
 
     >>> sorted(_elements_of("Fe₂(SO₄)₃ powder")), sorted(_elements_of("diopside"))
     (['Fe', 'O', 'S'], [])

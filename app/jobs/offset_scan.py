@@ -1,4 +1,4 @@
-"""How the oxidation states of standards depend on the offset between FEFF and experiment."""
+"""Studies how the oxidation states of standards depend on the offset between FEFF and experiment."""
 
 import copy
 import csv
@@ -20,7 +20,7 @@ STEP_EV = 0.25
 
 @dataclass(frozen=True)
 class OffsetFit:
-    """The offset at which some standards of one element agree best with what is known."""
+    """The offset at which some standards of one element agree best with their known values."""
 
     group: str
     standards: int
@@ -29,7 +29,7 @@ class OffsetFit:
     best_ev: float
     """Offset with the least mean absolute error, eV."""
     is_at_end: bool
-    """Whether this is the first or last offset of the scan, so that a wider scan may find a better one."""
+    """Whether the best offset is the first or last of the scan, so that a wider scan may find a better one."""
     card_error: float
     """Mean absolute error at the card's offset, e."""
     error: float
@@ -39,10 +39,10 @@ class OffsetFit:
     scatter: float
     """Standard deviation of the errors at the best offset, e; 0 for one standard."""
     hits: int
-    """Standards within the tolerance of a hit at the best offset."""
+    """Number of standards within the tolerance of a hit at the best offset."""
     gain: float
-    """Slope of the answers against the known oxidation states at the best offset, 1 where the answers are right and
-    0 where they are all the same; NaN if all known ones are equal."""
+    """Slope of the answers against the known oxidation states at the best offset: 1 for correct answers, 0 if all are
+    the same, NaN if all known ones are equal."""
     slope: float
     """Median change of the oxidation state at the card's offset, e per eV."""
 
@@ -52,13 +52,13 @@ class OffsetScan:
     """Mean oxidation states of N standards at K offsets."""
 
     known: list[KnownCompound]
-    """N, those that have a model and can be read."""
+    """The N standards that have a model and can be read."""
     card_ev: Array
     """(N,) offset of the card of each standard's model, eV."""
     changes_ev: Array
-    """(K,) offset less that of the card, eV; rising, 0 in the middle."""
+    """(K,) offsets minus that of the card, eV; rising, 0 in the middle."""
     os: Array
-    """(N, K) mean oxidation state, e; NaN where the spectrum is set aside."""
+    """(N, K) mean oxidation states, e; NaN if the spectrum is set aside."""
 
     @property
     def at_card(self) -> int:
@@ -66,13 +66,13 @@ class OffsetScan:
         return len(self.changes_ev) // 2
 
     def errors(self) -> Array:
-        """(N, K) error of the mean oxidation state, e; NaN without a known or an estimated one."""
+        """(N, K) errors of the mean oxidation state, e; NaN without a known or an estimated value."""
         return self.os - np.array([[np.nan if one.os is None else one.os] for one in self.known])
 
     def fitting_ev(self) -> Array:
-        """(N,) offset at which a standard's known oxidation state is answered, eV, the nearest to that of the card.
+        """(N,) offset at which the answer equals the known oxidation state, eV; the one nearest to the card's.
 
-        It is interpolated between the offsets of the scan; NaN if the known value is beyond all answers.
+        It is interpolated between the offsets of the scan; NaN if the known value lies outside all answers.
         """
         found = np.full(len(self.known), np.nan)
         for n, error in enumerate(self.errors()):
@@ -85,7 +85,7 @@ class OffsetScan:
         return found
 
     def fits(self) -> list[OffsetFit]:
-        """Return the fit of the oxides of each element and, where they come from several sources, of each source."""
+        """Return the fit for the oxides of each element and, if they come from several sources, for each source."""
         found: list[OffsetFit | None] = []
         for element in elements_of(self.known):
             rows = [i for i, one in enumerate(self.known) if one.element == element and one.is_judged]
@@ -102,13 +102,13 @@ class OffsetScan:
         return self.known[row].columns.get("source", "")
 
     def _fit(self, group: str, rows: Sequence[int]) -> OffsetFit | None:
-        """Return the fit of some standards; None if none of them is answered at the card's offset."""
+        """Return the fit for some standards; None if none of them is answered at the card's offset."""
         errors = self.errors()[[*rows]]
         answered = np.isfinite(errors[:, self.at_card])
         known, errors = np.array([self.known[i].os for i in rows], float)[answered], errors[answered]
         if not len(errors):
             return None
-        # Means over different standards cannot be compared.
+        # Means over different sets of standards cannot be compared.
         mean = np.where(np.isfinite(errors).all(axis=0), np.abs(errors).mean(axis=0), np.inf)
         best, middle = int(mean.argmin()), self.at_card
         card_ev = float(self.card_ev[rows[0]])
@@ -138,7 +138,7 @@ def scan_offsets(
     shifts: bool = False,
     done: Callable[[int, int], object] = lambda number, total: None,
 ) -> OffsetScan:
-    """Serve all standards at offsets about that of each model's card.
+    """Serve all standards at offsets around that of each model's card.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def scan_offsets(
     half_range_ev : float
         Largest change of the offset, eV.
     done : callable
-        Gets the number of the offsets that are done, and of all.
+        Receives the number of finished offsets, and the total.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def scan_offsets(
     os = np.full((len(usable), len(changes)), np.nan)
     for k, change_ev in enumerate(changes.tolist()):
         moved = [_moved(model, change_ev) for model in models]
-        judged = judge(usable, moved, config, shifts=shifts, energy_uncertainty=False)  # only means are needed
+        judged = judge(usable, moved, config, shifts=shifts, energy_uncertainty=False)  # only the means are needed
         os[:, k] = [np.nan if j.os is None else j.os.mean for j in judged]
         done(k + 1, len(changes))
     known = [one for one, _ in usable]
@@ -169,7 +169,7 @@ def scan_offsets(
 
 
 def _moved(model: Estimator, change_ev: float) -> Estimator:
-    """Return a model with another offset, which shares the weights."""
+    """Return a model with another offset and the same weights."""
     moved = copy.copy(model)
     offset_ev = model.edge.feff_minus_experiment_ev + change_ev
     moved.edge = replace(model.edge, feff_minus_experiment_ev=offset_ev)
@@ -177,7 +177,7 @@ def _moved(model: Estimator, change_ev: float) -> Estimator:
 
 
 def write_scan(folder: Path, scan: OffsetScan) -> Path:
-    """Write ``offsets.csv`` to an existing folder, a row per standard and offset; return its path."""
+    """Write ``offsets.csv`` to an existing folder, with a row per standard and offset; return its path."""
     path = folder / "offsets.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

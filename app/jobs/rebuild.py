@@ -1,4 +1,4 @@
-"""Tables and picture of a session's folder, made again from its documents."""
+"""Writes the tables and the picture of a session's folder again from its documents."""
 
 import json
 import os
@@ -22,17 +22,17 @@ _log = get_logger()
 def rebuild(folder: Path) -> Recorder:
     """Write the tables and the picture of a folder again.
 
-    Each file takes the place of the earlier one when it is complete.
+    Each file replaces the earlier one once it is complete.
 
     Returns
     -------
     Recorder
-        What the documents contain.
+        The contents of the documents.
 
     Raises
     ------
     InputError
-        The folder has no documents of an agent, cannot be written, is in use or on a full disk.
+        The folder has no documents of an agent, cannot be written, is in use, or is on a full disk.
     """
     if not (folder / DOCUMENTS).is_file():
         raise InputError(f"{folder}: found no {DOCUMENTS}; name the --out of a session of run or replay")
@@ -46,7 +46,7 @@ def rebuild(folder: Path) -> Recorder:
 
 
 def _replace_files(folder: Path) -> Recorder:
-    """Write tables and picture beside those of a folder, then let them take their place."""
+    """Write tables and picture beside those of a folder, then replace the old ones."""
     with TemporaryDirectory(prefix=".rebuilt-", dir=folder) as name:
         new = Path(name)
         recorder = _write(folder / DOCUMENTS, new)
@@ -76,7 +76,7 @@ def _write(documents: Path, new: Path) -> Recorder:
 
 
 def rules_of(folder: Path) -> tuple[Rule, ...]:
-    """Return the rules of a session from what it wrote of itself; none if that cannot be read."""
+    """Return the rules that a session recorded; none if the record cannot be read."""
     try:
         config = json.loads((folder / SESSION).read_text(encoding="utf-8"))["config"]
         return TypeAdapter(tuple[Rule, ...]).validate_python(config.get("rules", ()))
@@ -88,7 +88,7 @@ def rules_of(folder: Path) -> tuple[Rule, ...]:
 
 
 def truth_of(folder: Path) -> Truth | None:
-    """Return the true values of a folder; None if it has no whole document of them."""
+    """Return the true values in a folder; None if it has no complete document of them."""
     truth = Truth()
     try:
         for name, doc in FileSource(folder / TRUTH):

@@ -1,4 +1,4 @@
-"""Recordings on which rules are rehearsed: what an agent has published, or what a beamline has measured."""
+"""Recordings for the rehearsal of rules: documents of an agent, or measurements of a beamline."""
 
 import csv
 import math
@@ -26,16 +26,16 @@ from ..wiring import check_rules, model_folders
 _log = get_logger()
 
 _RECORDED_TIME = "recorded_time"
-"""Reading of a replayed folder that holds the time at which it was measured."""
+"""Reading, in a replayed folder, of the time at which a frame was measured."""
 _CLOCKS = ((3600.0, "h"), (60.0, "min"))
 _YEAR_S = 365.25 * 86400
 _SERIES = ("spectra.npz", "series.csv")
-"""Files of a folder that ``xas-agent replay`` takes."""
+"""Files of a folder that ``xas-agent replay`` accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """What is known of a model without loading it."""
+    """The properties of a model that are known without loading it."""
 
     name: str
     edge: Edge
@@ -43,28 +43,28 @@ class _Scale:
 
 @dataclass(frozen=True)
 class Recording:
-    """What an agent has published of an experiment."""
+    """The documents that an agent published for an experiment."""
 
     items: Sequence[Answered | SetAside | Ended]
-    """Frames, notes and ends of runs in the order in which they were published."""
+    """Frames, notes and ends of runs in the order of publication."""
     units: Mapping[str, str]
     """Units of the quantities, by name."""
     stopped_by: frozenset[str] = frozenset()
-    """Rules that stopped the experiment, so that nothing later was recorded."""
+    """Rules that stopped the experiment, so that nothing more was recorded."""
 
     @property
     def frames(self) -> list[Answered]:
-        """The frames, of which there is at least one."""
+        """The frames; there is at least one."""
         return [item for item in self.items if isinstance(item, tuple)]
 
     @property
     def notes(self) -> list[SetAside]:
-        """The notes on frames that were set aside or are missing."""
+        """The notes on frames that were set aside or were missing."""
         return [item for item in self.items if isinstance(item, SetAside)]
 
     @property
     def clock(self) -> tuple[float, str]:
-        """Length in s, and name, of the unit of time in which the recording is told."""
+        """Length, s, and name of the unit of time that suits the recording."""
         span = max(frame.time for frame, *_ in self.frames) - self.start
         return next(((size, name) for size, name in _CLOCKS if span >= 2 * size), (1.0, "s"))
 
@@ -78,13 +78,13 @@ class Recording:
         return [item for item in self.frames if rule.concerns(item[0].element, item[0].edge)]
 
     def points(self, quantity: str, rule: Rule, uncertainty: Uncertainty = "all") -> list[SeriesPoint]:
-        """Return the values of a quantity in all frames of a rule that have it."""
+        """Return the values of a quantity in all frames that the rule judges and that have it."""
         observed = (Observed(*item) for item in self.judged_by(rule))
         return [point for one in observed if (point := one.point(quantity, uncertainty)) is not None]
 
 
 def is_answered(path: Path) -> bool:
-    """Whether a path is the folder of a session, or a file of what an agent has published.
+    """Return whether a path is the folder of a session, or a file with documents of an agent.
 
     Raises
     ------
@@ -98,14 +98,14 @@ def is_answered(path: Path) -> bool:
 
 
 def read_recording(path: Path) -> Recording:
-    """Read the frames and notes of a session's folder, or of its documents, in the order of their publication.
+    """Read the frames and notes of a session's folder or of its documents, in the order of publication.
 
-    Frames of a replayed folder get the time at which they were measured.
+    Frames of a replayed folder receive the time at which they were measured.
 
     Raises
     ------
     InputError
-        There are no documents of an agent, or these hold no frame.
+        There are no documents of an agent, or they hold no frame.
     """
     documents = path / DOCUMENTS if path.is_dir() else path
     read = PublishedReader()
@@ -129,12 +129,12 @@ def _stopping_rules(path: Path) -> frozenset[str]:
 def with_relative(recording: Recording, config: Config) -> Recording:
     """Add the anchored values, changes and rates of a config to a recording that lacks them.
 
-    Values that the session published stand. Those that need spectra, as distances, cannot be computed from a folder.
+    Values that the session published stay. Quantities that need spectra, such as distances, cannot be added.
 
     Raises
     ------
     ModelError, ConfigError
-        As in :func:`model_folders`.
+        As for :func:`model_folders`.
     """
     published = {name for _, estimate, _ in recording.frames for name in estimate.descriptors}
     relative = config.relative.model_copy(update={"references": ()})
@@ -172,7 +172,7 @@ def answer(
     edge: str | None = None,
     columns: Columns | None = None,
 ) -> Recording:
-    """Let an agent answer what a beamline has measured, as fast as it can, without any decision.
+    """Let an agent answer the measurements of a beamline as fast as it can, without any decisions.
 
     Parameters
     ----------
@@ -181,9 +181,9 @@ def answer(
     config : Config
         Its rules are checked against the models.
     output : OutputFolder, optional
-        Keeps what the agent publishes.
+        Stores what the agent publishes.
     element, edge : str, optional
-        They replace those of the files of a folder.
+        Absorber and edge; they replace those in the files of a folder.
     columns : mapping, optional
         As for :func:`read_spectra`, for the files of a folder.
 
@@ -227,7 +227,7 @@ def _source(path: Path, element: str | None, edge: str | None, columns: Columns 
 
 
 def _why_nothing(path: Path, session: Session) -> str:
-    """Return in words why no frame of a recording was answered, and what to do."""
+    """Return in words why no frame of a recording was answered, and advice."""
     reasons = [f"{count} set aside ({reason})" for reason, count in session.recorder.set_aside.items()]
     reasons += [f"{count} lost ({reason})" for reason, count in session.recorder.gaps.items()]
     reasons += [f"{name} not read ({why})" for name, why in list(session.files_not_read.items())[:3]]
@@ -237,7 +237,7 @@ def _why_nothing(path: Path, session: Session) -> str:
 
 
 def _with_a_time(items: list[Answered | SetAside | Ended]) -> list[Answered | SetAside | Ended]:
-    """Leave out frames whose clock was not set: their time, often 0, is a year or more from that of the others."""
+    """Leave out frames whose clock was not set: their time, often 0, is a year or more away from the others'."""
     times = [item[0].time for item in items if isinstance(item, tuple)]
     middle = median(times) if times else 0.0
     kept = [item for item in items if not (isinstance(item, tuple) and abs(item[0].time - middle) > _YEAR_S)]

@@ -1,4 +1,4 @@
-"""The figure of ``xas-agent rules test``."""
+"""Draws the figure of ``xas-agent rules test``."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,19 +30,19 @@ from .rehearse import Rehearsed
 
 _Draw = Callable[[Axes], None]
 _Clock = Callable[[float], float]
-"""Unix s → time since the first frame in the unit of the figure."""
+"""Converts Unix s to the time since the first frame, in the unit of the figure."""
 _VALUE_HEIGHT, _COMPARED_HEIGHT, _ROW_HEIGHT = 2.3, 1.4, 0.19
 """Heights of the panels, and of a setting's row, inches."""
 _LABELLED = 3
-"""Number of decisions with a label; further ones have a line only."""
+"""Number of decisions with a label; others have only a line."""
 _DARK = "#0b2545"
 _BESIDE = 0.82
-"""Part of the panel's width beyond which a label stands left of its mark."""
+"""Share of the panel's width beyond which a label stands to the left of its mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What was judged at a time of the figure's clock."""
+    """A judgement at a time of the figure's clock."""
 
     series: str
     at: float
@@ -50,9 +50,9 @@ class _Judged:
 
 
 def draw_rehearsal(path: Path, rehearsed: Sequence[Rehearsed], recording: Recording) -> None:
-    """Draw what each rule judged, its bars and its decisions, and when it would decide with one setting changed.
+    """Draw the values that each rule judged, its bars and decisions, and its decisions with one setting changed.
 
-    The band is what repeats scatter by, since the common error of a series would hide its course.
+    The band shows the scatter of repeats, since the common error of a series would hide its course.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def draw_rehearsal(path: Path, rehearsed: Sequence[Rehearsed], recording: Record
 
 
 def _panels(one: Rehearsed, recording: Recording, clock: _Clock) -> Iterator[tuple[float, _Draw, bool]]:
-    """Yield height and drawing of each panel of a rule, and whether it is the last one."""
+    """Yield height and drawing function of each panel of a rule, and whether it is the last panel."""
     found: list[tuple[float, _Draw]] = []
     parts = list(triggers_in(one.rule.trigger))
     for number, part in enumerate(parts):
@@ -113,7 +113,7 @@ def _value(
     clock: _Clock,
     one: Rehearsed,
 ) -> None:
-    """Draw a quantity of each series, the value that was judged, and the bar."""
+    """Draw a quantity of each series, the judged value, and the bar."""
     quantity, unit = part.quantity, recording.units.get(part.quantity, "")
     by_series: dict[str, list[Observed]] = {}
     for item in recording.judged_by(one.rule):
@@ -134,13 +134,13 @@ def _value(
         _bar(axis, part, direct, f" {unit}" if unit else "", negated)
     labels = min(len(one.decisions), _LABELLED)
     room = max(max(seen) - min(seen), 1e-9) * 0.08
-    axis.set_ylim(min(seen) - room, max(seen) + room * (1 + 1.6 * labels))  # the labels stand above the values
+    axis.set_ylim(min(seen) - room, max(seen) + room * (1 + 1.6 * labels))  # room for the labels above the values
     axis.set_ylabel(escaped(f"{quantity} ({unit})" if unit else quantity))
     axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, fontsize=8.5, borderpad=0.1)
 
 
 def _bar(axis: Axes, part: QuantityTrigger | Unfamiliar, judged: Sequence[_Judged], unit: str, negated: bool) -> None:
-    """Draw the bar of a quantity, or the ends of its band."""
+    """Draw the bar of a quantity, or both ends of its band."""
     name = "bar: not " if negated else "bar: "
     if isinstance(part, Threshold | Band | Unfamiliar):
         for number, bar in enumerate(part.bars):
@@ -152,14 +152,14 @@ def _bar(axis: Axes, part: QuantityTrigger | Unfamiliar, judged: Sequence[_Judge
 
 
 def _with_stage(draw: Callable[..., None], stage: str, followed: Sequence[float], axis: Axes, one: Rehearsed) -> None:
-    """Shade the time in which the stage of a rule was followed."""
+    """Shade the time during which the stage of a rule was followed."""
     if followed:
         axis.axvspan(followed[0], followed[-1], color=GREY, alpha=0.12, lw=0, label=f"stage {escaped(stage)}")
     draw(axis, one=one)
 
 
 def _compared(axis: Axes, judged: Sequence[_Judged]) -> None:
-    """Draw a value that is computed from the quantity, and its bars."""
+    """Draw a value computed from the quantity, and its bars."""
     what, bars = judged[-1].compared.what, judged[-1].compared.bars
     value = [j.compared.value for j in judged]
     for series in dict.fromkeys(j.series for j in judged):
@@ -173,7 +173,7 @@ def _compared(axis: Axes, judged: Sequence[_Judged]) -> None:
     if low > 0 and high > 50 * low:
         axis.set_yscale("log")
         return
-    extent = 4 * max(map(abs, bars)) or high - low  # far beyond the bars nothing needs to be told apart
+    extent = 4 * max(map(abs, bars)) or high - low  # values far beyond the bars need not be distinguished
     low, high = max(low, -extent), min(high, extent)
     axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     if len(bars) > 1:
@@ -181,7 +181,7 @@ def _compared(axis: Axes, judged: Sequence[_Judged]) -> None:
 
 
 def _notes(axis: Axes, recording: Recording, clock: _Clock) -> None:
-    """Draw when frames were answered, and when some were set aside."""
+    """Draw when frames were answered and when frames were set aside."""
     answered = [clock(frame.time) for frame, *_ in recording.frames]
     lost = [clock(item.time) for item in recording.notes]
     axis.plot(answered, np.zeros(len(answered)), "|", color=BLUE, ms=10, label="frames")
@@ -223,7 +223,7 @@ def _with_decisions(draw: _Draw, one: Rehearsed, clock: _Clock, unit: str, axis:
 
 
 def _neighbours(axis: Axes, one: Rehearsed, recording: Recording, clock: _Clock) -> None:
-    """Draw, in a row for each changed setting, how far the first decision moves."""
+    """Draw, in a row for each changed setting, the shift of the first decision."""
     frames = recording.judged_by(one.rule)
     first = clock(one.decisions[0].time) if one.decisions else None
     end = clock(max(frame.time for frame, *_ in frames))

@@ -1,4 +1,4 @@
-"""``xas-agent rules test``: what rules would have decided on a recording, and with neighbouring settings."""
+"""``xas-agent rules test``: finds what rules would have decided on a recording, also with neighbouring settings."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from ..output.judged import decided as judge_again
 from .recording import Recording
 
 _STEP = 0.05
-"""Change of a level, in spans of the quantity over the recording, if that is more than its scatter."""
+"""Change of a level, relative to the quantity's span over the recording, if this exceeds its scatter."""
 _LEVELS = ("above", "below", "low", "high")
 _SIZES = (
     "above_per_hour",
@@ -45,25 +45,25 @@ _CONFIDENCES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a rule would have decided, and what it would have decided with one setting changed."""
+    """The decisions that a rule would have made, also with one setting changed."""
 
     rule: Rule
     decisions: list[Decision]
     neighbours: list[tuple[str, list[Decision]]]
-    """(setting with its value, decisions)"""
+    """Each changed setting in words, with the decisions that follow."""
     judged: list[Judgement]
-    """What was compared at each frame that the rule followed."""
+    """Comparisons at each frame that the rule followed."""
 
 
 def rehearse(rules: Sequence[Rule], recording: Recording) -> list[Rehearsed]:
     """Judge a recording by rules, and by each rule with one setting changed at a time.
 
-    Rules without a stage are varied alone, those with one among all rules.
+    A rule without a stage is varied alone, a rule with a stage among all rules.
 
     Raises
     ------
     InputError
-        No frame is of a rule's absorber, or none has a quantity that the rule watches.
+        No frame has a rule's absorber, or none has a quantity that the rule watches.
     """
     for rule in rules:
         _check(rule, recording)
@@ -88,7 +88,7 @@ def decided(rules: Sequence[Rule], recording: Recording, judged: list[Judgement]
 
     Parameters
     ----------
-    judged : gets what was compared at each frame
+    judged : receives the comparisons at each frame
     """
     return judge_again(rules, recording.items, recording.units, judged)
 
@@ -105,7 +105,7 @@ def _check(rule: Rule, recording: Recording) -> None:
 
 
 def _remedy(quantity: str, recording: Recording) -> str:
-    """Return what to do about a quantity that a recording lacks, in words."""
+    """Return advice, in words, for a quantity that a recording lacks."""
     names = dict.fromkeys(name for item in recording.frames for name in Observed(*item).names())
     if setting := setting_for(without_part(quantity), names):
         which = "which a frame meets" if setting == "anchors" else "in the config"
@@ -121,9 +121,9 @@ def _remedy(quantity: str, recording: Recording) -> str:
 def neighbours(rule: Rule, recording: Recording) -> Iterator[tuple[str, Rule]]:
     """Yield the rule with one setting of its trigger changed, and this setting in words.
 
-    Levels change by a twentieth of the span of their quantity over the recording, and at least by its scatter from
-    frame to frame (that of ``unfamiliar`` by a tenth of itself), sizes and counts to half and twice their value, and
-    the least confidence to 0.5, 0.9 and 0.99.
+    Levels change by a twentieth of their quantity's span over the recording, and at least by its scatter between
+    frames (the level of ``unfamiliar`` by a tenth of itself). Sizes and counts change to half and twice their value,
+    and the least confidence to 0.5, 0.9 and 0.99.
     """
     steps = {quantity: _step_of(quantity, rule, recording) for quantity in quantities_in(rule)}
     for text, trigger in _neighbours(rule.trigger, steps):
@@ -131,9 +131,9 @@ def neighbours(rule: Rule, recording: Recording) -> Iterator[tuple[str, Rule]]:
 
 
 def _step_of(quantity: str, rule: Rule, recording: Recording) -> float:
-    """Return by how much a level of a quantity changes, to one digit; 0 if no frame has it.
+    """Return the change of a quantity's level, rounded to one digit; 0 if no frame has the quantity.
 
-    Where nothing happens, a part of the span would be less than the noise, and the rule would look robust.
+    If nothing happens, a share of the span would be less than the noise, and the rule would appear robust.
     """
     points = recording.points(quantity, rule, "frame")
     if not points:
@@ -157,7 +157,7 @@ def _neighbours(trigger: Trigger, steps: Mapping[str, float]) -> Iterator[tuple[
 
 def _changed(trigger: Trigger, steps: Mapping[str, float]) -> Iterator[tuple[str, Trigger]]:
     values = trigger.model_dump()
-    if isinstance(trigger, Unfamiliar):  # its bar has a scale of its own
+    if isinstance(trigger, Unfamiliar):  # its bar has its own scale
         step = 2 * _STEP * trigger.above
     else:
         step = steps[trigger.quantity] if isinstance(trigger, QuantityTrigger) else 0.0
@@ -165,13 +165,13 @@ def _changed(trigger: Trigger, steps: Mapping[str, float]) -> Iterator[tuple[str
         for other in _others(name, value, step):
             try:
                 changed = type(trigger).model_validate({**values, name: other})
-            except ValidationError:  # the setting cannot have this value
+            except ValidationError:  # the value is not allowed
                 continue
             yield f"{name} {other:.6g}", changed
 
 
 def _others(name: str, value: Any, step: float) -> list[float]:
-    """Return the other values of a setting that are tried."""
+    """Return the other values of a setting to try."""
     if value is None:
         return []
     if name in _LEVELS and step:
@@ -184,7 +184,7 @@ def _others(name: str, value: Any, step: float) -> list[float]:
 
 
 def _rounded(value: float) -> float:
-    """Round to one digit, so that neighbouring levels are numbers that one would write."""
+    """Round to one digit, so that neighbouring levels are numbers that a person would write."""
     return float(f"{value:.1g}")
 
 

@@ -1,4 +1,4 @@
-"""``xas-agent report``: sessions as one HTML page that needs nothing else."""
+"""``xas-agent report``: writes sessions as one HTML page without external resources."""
 
 import base64
 import json
@@ -19,11 +19,11 @@ from .report_page import Picture, Section, SessionReport, Table, in_words, rende
 
 PAGE = "report.html"
 _FIGURES = 12
-"""Number of series with a picture of their own."""
+"""Largest number of series with their own picture."""
 _NAME_CHARACTERS = 60
-"""Characters of a name beside its result."""
+"""Largest length of a name beside its result, in characters."""
 _COLUMNS = 6
-"""Descriptors in the table of frames."""
+"""Largest number of descriptors in the table of frames."""
 
 
 def write_report(folders: Sequence[Path], file: Path) -> list[SessionData]:
@@ -34,7 +34,7 @@ def write_report(folders: Sequence[Path], file: Path) -> list[SessionData]:
     folders : sequence of Path
         Output folders of run or replay.
     file : Path
-        HTML file, which is replaced.
+            HTML file; an existing one is replaced.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def write_report(folders: Sequence[Path], file: Path) -> list[SessionData]:
 
 
 def report_of(data: SessionData) -> SessionReport:
-    """Return the report of one session."""
+    """Return the report on one session."""
     measured = list(data.measured.values())
     names = list(dict.fromkeys(_name(one) for one in measured))
     title = names[0] if len(names) == 1 else f"{len(names)} samples" if names else "No frame was answered"
@@ -84,7 +84,7 @@ def report_of(data: SessionData) -> SessionReport:
 
 
 def _headline(one: Measured, units: Mapping[str, str]) -> str:
-    """Return how the leading descriptor changed, in words."""
+    """Return the change of the leading descriptor, in words."""
     first = leading(one.last_row)
     first = f"{first}_anchored" if f"{first}_anchored_mean" in one.courses else first
     course = one.courses.get(f"{first}_mean", Course())
@@ -93,7 +93,7 @@ def _headline(one: Measured, units: Mapping[str, str]) -> str:
 
 
 def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
-    """What was measured, when, and from where."""
+    """Return the section on samples, times and sources."""
     section = Section("What was measured")
     source = str(data.about[-1].get("source", "")).partition("?")[0] if data.about else ""
     section.texts.append(f"Folder {data.folder.resolve().name}; source: {source or 'not kept'}.")
@@ -137,7 +137,7 @@ def _measured(data: SessionData, measured: Sequence[Measured]) -> Section:
 
 
 def _quality(data: SessionData, measured: Sequence[Measured]) -> Section:
-    """Alignment and data quality."""
+    """Return the section on alignment and data quality."""
     section = Section("Alignment and data quality")
     for one in measured:
         rows = [
@@ -172,7 +172,7 @@ def _quality(data: SessionData, measured: Sequence[Measured]) -> Section:
 
 
 def _descriptors(data: SessionData, measured: Sequence[Measured]) -> Section:
-    """Descriptors over time, as pictures and tables."""
+    """Return the section on descriptors over time, with pictures and tables."""
     from ..output.figures import operando_figure, part_of_series, save_svg
 
     section, drawn = Section("Descriptors over time"), data.recorder.drawn()
@@ -213,7 +213,7 @@ def _descriptors(data: SessionData, measured: Sequence[Measured]) -> Section:
 
 
 def _frames(one: Measured, names: Sequence[str]) -> Table:
-    """Frames of a series with their descriptors."""
+    """Return the table of a series' frames with their descriptors."""
     first = [name for name in (leading(one.last_row), f"{leading(one.last_row)}_anchored") if name in names]
     shown = [*first, *(name for name in names if name not in first)][:_COLUMNS]
     fields = (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS)
@@ -239,7 +239,7 @@ def _frames(one: Measured, names: Sequence[str]) -> Table:
 
 
 def _decisions(data: SessionData) -> Section:
-    """Decisions, their outcomes and persons."""
+    """Return the section on decisions, their outcomes, and the persons involved."""
     section = Section("Decisions and outcomes")
     rows = [
         (
@@ -277,7 +277,7 @@ def _decisions(data: SessionData) -> Section:
 
 
 def _persons(row: Mapping[str, Any]) -> str:
-    """Return who brought a decision to its statuses, in words."""
+    """Return, in words, the persons who set the statuses of a decision."""
     steps = [(step, row.get(f"{step}_by"), row.get(f"{step}_at")) for step in ("proposed", "approved", "settled")]
     said = [f"{step} by {by}, {in_words(at or math.nan)}" for step, by, at in steps if by]
     return "; ".join(said) or "the agent"
@@ -289,7 +289,7 @@ def _action(row: Mapping[str, Any]) -> str:
 
 
 def _rules(data: SessionData) -> Section:
-    """The rules as they were."""
+    """Return the section with the rules of the session."""
     section = Section("Rules as they were")
     for about in data.about:
         config, of = about.get("config", {}), str(about.get("config_sha256", ""))[:12]
@@ -306,7 +306,7 @@ def _rules(data: SessionData) -> Section:
 
 
 def _model(data: SessionData) -> Section:
-    """What the card of each model says."""
+    """Return the section on the card of each model."""
     section = Section("Model")
     for name, sha in data.recorder.models.items():
         card = _card(name, sha, data.about)
@@ -343,7 +343,7 @@ def _score(card: Card, name: str) -> tuple[str, str]:
 
 
 def _card(name: str, sha: str, about: Sequence[Mapping[str, Any]]) -> Card | None:
-    """Return the card of a model that is on this machine; None if there is none with this file."""
+    """Return the card of a model on this machine; None if no installed model has this file."""
     used = [str(one) for kept in about for one in kept.get("config", {}).get("model", {}).get("use", ())]
     for one in dict.fromkeys([name, *used]):
         try:
@@ -356,7 +356,7 @@ def _card(name: str, sha: str, about: Sequence[Mapping[str, Any]]) -> Card | Non
 
 
 def _versions(data: SessionData) -> Section:
-    """Versions, settings and files."""
+    """Return the section on versions, settings and files."""
     section = Section("Versions and settings")
     rows = [
         (
@@ -396,5 +396,5 @@ def _numbers(course: Course, key: str) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    """Return a number with three decimals; a dash for what is missing."""
+    """Return a number with three decimals; a dash for a missing one."""
     return f"{value:.3f}" if isinstance(value, int | float) and math.isfinite(value) else "–"

@@ -1,4 +1,4 @@
-"""What a report says of a session: its documents as sums and short tables, within bounds."""
+"""Collects the data of a report from a session's documents, as sums and short tables of limited size."""
 
 import json
 import math
@@ -19,13 +19,13 @@ from ..output.truth import Truth
 from .rebuild import rules_of, truth_of
 
 FRAMES = 40
-"""Least number of frames of a series in its table, if it has as many."""
+"""Smallest number of table rows for a series with at least this many frames."""
 DECISIONS = 500
-"""Number of decisions in the table."""
+"""Largest number of decisions in the table."""
 ORDERS = 200
-"""Number of commands of persons in the table."""
+"""Largest number of persons' commands in the table."""
 _DETAILS = 3
-"""Examples of each reason for setting frames aside."""
+"""Number of examples of each reason for setting frames aside."""
 QUANTITIES = {
     "e0_ev": ("E0", "eV"),
     "energy_shift_ev": ("energy shift to FEFF's scale", "eV"),
@@ -35,11 +35,11 @@ QUANTITIES = {
     "ood_score": ("score", ""),
     "latency_ms": ("latency", "ms"),
 }
-"""Quantities of a frame's alignment and answer, with their names and units."""
+"""Quantities of a frame's alignment and estimate, with their names and units."""
 
 
 _ESTIMATED = ("_mean", "_sd_frame")
-"""Ends of the names of what a model estimates."""
+"""Suffixes of quantities that a model estimates."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Course:
     sum: float = 0.0
 
     def add(self, value: Any) -> None:
-        """Take the value of the next frame, unless it is not a finite number."""
+        """Add the value of the next frame, if it is a finite number."""
         if not isinstance(value, int | float) or not math.isfinite(value):
             return
         if not self.count:
@@ -64,13 +64,13 @@ class Course:
 
     @property
     def mean(self) -> float:
-        """Mean over the frames; NaN without any."""
+        """Mean over the frames; NaN without frames."""
         return self.sum / self.count if self.count else math.nan
 
 
 @dataclass
 class Measured:
-    """One series and element."""
+    """The frames of one series and element."""
 
     series: str
     sample: str
@@ -83,16 +83,16 @@ class Measured:
     files: set[str] = field(default_factory=set)
     flags: Counter[str] = field(default_factory=Counter)
     courses: dict[str, Course] = field(default_factory=dict)
-    """By column of descriptors.csv."""
+    """Course of each column of descriptors.csv."""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of descriptors.csv, evenly over the series."""
+    """Rows of descriptors.csv, spread evenly over the series."""
     last_row: dict[str, Any] = field(default_factory=dict)
     last_known: dict[str, Any] = field(default_factory=dict)
-    """Row of the last frame whose spectrum the model knows; empty without one."""
+    """Row of the last frame with a familiar spectrum; empty without one."""
     _every: int = 1
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         if self.frames % self._every == 0:
             self.rows.append(dict(row))
             if len(self.rows) > 2 * FRAMES:
@@ -116,14 +116,14 @@ class Measured:
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """The rows of the table, with the last one."""
+        """The rows of the table, including the last row."""
         shown = self.rows if not self.rows or self.rows[-1] == self.last_row else [*self.rows, self.last_row]
         return shown
 
 
 @dataclass
 class SetAsideSum:
-    """The notes of one reason."""
+    """The notes with one reason."""
 
     count: int = 0
     details: list[str] = field(default_factory=list)
@@ -151,9 +151,9 @@ class SessionData:
         self.more_decisions = 0
         self.notes: dict[str, SetAsideSum] = {}
         self.starts: list[dict[str, Any]] = []
-        """RunStarts of the agent, one per config, model and versions."""
+        """RunStarts of the agent, one for each combination of config, model and versions."""
         self.runs: dict[str, str] = {}
-        """Exit status of the watched runs; empty while it is not known."""
+        """Exit status of each watched run; empty while unknown."""
         self._streams: dict[str, dict[str, Any]] = {}
         self._open: dict[str, dict[str, Any]] = {}
         self._now: dict[str, Any] = {}
@@ -175,7 +175,7 @@ class SessionData:
         self.summary = _json(folder / SUMMARY)
         earlier = sorted(folder.glob(f"{Path(SESSION).stem}-*.json"))
         self.about = [about for path in (*earlier, folder / SESSION) if (about := _json(path))]
-        """What its processes wrote of themselves, one per config, the latest last."""
+        """Records that the session's processes wrote about themselves, one per config, the latest last."""
         self.orders = _orders(folder / AUDIT)
 
     @property
@@ -184,7 +184,7 @@ class SessionData:
         return len(self._open)
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
-        if name == "event_page":  # in what another program has recorded
+        if name == "event_page":  # in a recording by another program
             for event in events_of(doc):
                 self._take("event", event)
             return
@@ -228,7 +228,7 @@ class SessionData:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Return the contents of a JSON file; nothing if there is none that can be read."""
+    """Return the contents of a JSON file; None if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -237,7 +237,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _orders(path: Path) -> list[dict[str, Any]]:
-    """Return the latest commands of persons from an audit."""
+    """Return the latest commands of persons in an audit."""
     found: list[dict[str, Any]] = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -19,13 +19,13 @@ Row = Sequence[str]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; columns of numbers are set to the right."""
+    """A table of texts; columns of numbers are aligned to the right."""
 
     caption: str
     header: Row
     rows: Sequence[Row]
     numbers: frozenset[int] = frozenset()
-    """Columns of numbers, from 0."""
+    """Indices of the columns of numbers, from 0."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,25 @@ class Picture:
 
     uri: str
     text: str
-    """What it shows, for those who do not see it."""
+    """Description of the figure for readers who cannot see it."""
     caption: str
 
 
 @dataclass
 class Section:
-    """A part of a session's report."""
+    """A section of a session's report."""
 
     title: str
     texts: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     parts: list[Table | Picture] = field(default_factory=list)
     codes: list[tuple[str, str]] = field(default_factory=list)
-    """(title, text) to be shown as it is."""
+    """Titles and texts that are shown verbatim."""
 
 
 @dataclass(frozen=True)
 class SessionReport:
-    """One session of the page."""
+    """The report on one session."""
 
     title: str
     lead: str
@@ -63,7 +63,7 @@ class SessionReport:
 
 
 def render(reports: Sequence[SessionReport]) -> str:
-    """Return the page."""
+    """Return the HTML page."""
     title = reports[0].title if len(reports) == 1 else f"{len(reports)} sessions"
     return _template().render(
         title=title, reports=reports, made=in_words(time.time()), version=__version__, cite=_citation()
@@ -84,12 +84,12 @@ def _template() -> Template:
 
 
 def plain(text: object) -> str:
-    """Return a text without what does not print, as marks that turn the direction of writing."""
+    """Return a text without unprintable characters, such as marks that change the direction of writing."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in str(text))
 
 
 def in_words(seconds: float) -> str:
-    """Return a time, Unix s, in the zone of this machine; a dash if it is not known."""
+    """Return a time, Unix s, in the time zone of this machine; a dash if it is unknown."""
     if not math.isfinite(seconds):
         return "–"
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

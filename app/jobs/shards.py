@@ -20,20 +20,20 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
     Parameters
     ----------
     sources : sequence of Path
-        Folders of FEFF runs, whose sites have a split, and ``.npz`` files of data sets.
+        Folders of FEFF runs whose sites have a split, and ``.npz`` files of data sets.
     out : Path
-        Folder of the sets, with its shards.
+        Folder of the data sets, with their shards.
     least : int
-        Number of new rows from which on a shard is written.
+        Smallest number of new rows for which a shard is written.
     jobs : int, optional
         Number of processes; all cores by default.
     name : str, optional
-        Set to which the rows are added instead, such as ``ti_k_disordered``.
+        Data set that receives the rows instead, such as ``ti_k_disordered``.
 
     Raises
     ------
     InputError
-        A source cannot be read, or rows do not belong in the set ``name``.
+        A source cannot be read, or rows do not belong in the data set ``name``.
     """
     absorber = _absorber_of(name) if name else None
     with working() as progress:
@@ -51,7 +51,7 @@ def append_rows(sources: Sequence[Path], out: Path, *, least: int, jobs: int | N
                 failed += unread
             else:
                 rows += datasets.read_rows(source)
-        # Labels take long: not for rows that are too few for a shard.
+        # Labels take long, and are not computed for too few rows.
         if len(spectra) + sum(r.id not in there for r in rows) >= least:
             known, unlabelled = datasets.label([s.site for s in spectra], labels_file(out, "shards"), jobs, progress)
             failed += unlabelled

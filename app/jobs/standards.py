@@ -1,4 +1,4 @@
-"""``xas-agent standards``: answers for measured spectra of known compounds, judged."""
+"""``xas-agent standards``: judges the answers for measured spectra of known compounds."""
 
 import json
 import math
@@ -21,29 +21,29 @@ from .files import answers_of, refusal_of
 from .known_compounds import KnownCompound, elements_of
 
 NARROW_E, WIDE_E, FAR_E = 0.25, 0.5, 1.0
-"""Errors whose shares are stated besides that of the hits, and the one that must not occur without a flag, e."""
+"""Errors, e: two for which the shares of answers are stated besides that of hits, and one that requires a flag."""
 
 _Z90 = 1.645  # half-width of a normal distribution's 90 % interval, standard deviations
-_FEWEST_FOR_MISFIT = 10  # oxides; fewer have no 90 % quantile
+_FEWEST_FOR_MISFIT = 10  # oxides: fewer have no 90 % quantile
 _PARTS = ("mean", "lo", "hi", "class", "p")
 _OF_THE_ANSWER = frozenset(f"{name}_{part}" for name in ("OS", "CN") for part in _PARTS)
 _OF_THE_ANSWER |= {"class", "verdict", "model", "error", "inside", "ood_score", "flagged", "flags", "e0_ev"}
 _OF_THE_ANSWER |= {"calibrated_by", "correction_ev"}
-"""Columns of the answer. Those of the same name in a table that was written by an earlier judgement are dropped."""
+"""Columns of the answer; they replace columns of the same name from an earlier judgement."""
 
 _log = get_logger()
 
 Read = tuple[KnownCompound, FileSpectrum | str]
-"""A row of the table with its spectrum, or the reason why it cannot be read."""
+"""A row of the table, with its spectrum or the reason why it cannot be read."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One standard and the answer that a user gets."""
+    """One standard with the answer that a user receives."""
 
     known: KnownCompound
     answer: Answer | Refusal | str
-    """The answer, or the reason why the spectrum has none."""
+    """The answer, or the reason why there is none."""
 
     @property
     def set_aside(self) -> str:
@@ -70,13 +70,13 @@ class Judged:
 
     @property
     def is_inside(self) -> bool | None:
-        """Whether the interval holds the known oxidation state; None without one of them."""
+        """Whether the interval contains the known oxidation state; None without an answer or a known value."""
         return None if self.os is None or self.known.os is None else self.os.lo <= self.known.os <= self.os.hi
 
     @property
     def missing_sd(self) -> float | None:
-        """Standard deviation, e, that a normal misfit between FEFF and measurement needs for the interval to end at
-        the known oxidation state, together with that of the card; None without an answer or a known value."""
+        """Standard deviation, e, of a Gaussian misfit between FEFF and measurement, including the card's, for which
+        the interval just reaches the known oxidation state; None without an answer or a known value."""
         if self.os is None or self.error is None or self.served is None or self.served.model is None:
             return None
         half = self.os.mean - self.os.lo if self.error > 0 else self.os.hi - self.os.mean
@@ -89,7 +89,7 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """Hit or miss, or whether the spectrum is flagged as it must be, or why it is set aside."""
+        """Hit or miss, or whether a required flag is set, or why the spectrum is set aside."""
         if self.set_aside:
             return f"set aside: {self.set_aside}"
         if self.known.must_be_flagged:
@@ -100,21 +100,21 @@ class Judged:
 
     @property
     def calibrated_by(self) -> str:
-        """What corrected the energies: ``foil``, ``shift`` (of the table or the config) or ``none``."""
+        """Origin of the energy correction: ``foil``, ``shift`` (from the table or the config) or ``none``."""
         if self.served is None:
             return ""
         return "foil" if self.served.quantities["foil_shift_ev"] else "shift" if self.correction_ev else "none"
 
     @property
     def correction_ev(self) -> float | None:
-        """Shift of the measured energies, eV, without the offset of FEFF; None without an answer."""
+        """Shift of the measured energies, eV, without FEFF's offset; None without an answer."""
         if self.served is None or self.served.model is None:
             return None
         shift_ev = self.served.quantities["energy_shift_ev"] - self.served.model.edge.feff_minus_experiment_ev
         return round(shift_ev, 6) + 0.0
 
     def row(self) -> dict[str, Any]:
-        """Return the row of the table, its other columns followed by those of the answer."""
+        """Return the row of the table: its other columns, then those of the answer."""
         answer: dict[str, Any] = {"class": self.known.kind, "verdict": self.verdict}
         if self.served is not None and self.served.estimate is not None:
             for name, d in (("OS", self.os), ("CN", self.cn)):
@@ -129,7 +129,7 @@ class Judged:
         return {name: cell for name, cell in self.known.columns.items() if name not in _OF_THE_ANSWER} | answer
 
     def for_card(self) -> StandardCard | None:
-        """Return what a model's card states; None without an answer, or if neither it nor a flag can be judged."""
+        """Return the entry for a model's card; None without an answer, or if neither it nor a flag can be judged."""
         if self.os is None or self.served is None or self.served.estimate is None:
             return None
         if self.known.os is None and not self.known.must_be_flagged:
@@ -156,7 +156,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Shares:
-    """How many of some standards of known oxidation state are within a tolerance."""
+    """Numbers of standards with known oxidation state whose errors are within each tolerance."""
 
     group: str
     answered: int
@@ -184,13 +184,13 @@ class Shares:
 
 
 def models_for(known: Sequence[KnownCompound], named: Sequence[str], config: Config) -> list[Estimator]:
-    """Load the model of each element of the table: the named one or else the shipped one.
+    """Load a model for each element of the table: the named one, otherwise the shipped one.
 
     Parameters
     ----------
     known : sequence of KnownCompound
     named : sequence of str
-        Models by name or folder.
+        Names or folders of models.
     config : Config
 
     Returns
@@ -225,7 +225,7 @@ def models_for(known: Sequence[KnownCompound], named: Sequence[str], config: Con
 
 
 def read_standards(known: Iterable[KnownCompound], columns: Columns | None = None) -> list[Read]:
-    """Read the spectra of the table; one that cannot be read is replaced by the reason."""
+    """Read the spectra of the table; the reason replaces a spectrum that cannot be read."""
     read: list[Read] = []
     for one in known:
         try:
@@ -244,7 +244,7 @@ def judge(
     energy_uncertainty: bool = True,
     done: Callable[[int], object] = lambda number: None,
 ) -> list[Judged]:
-    """Serve each spectrum alone, as ``xas-agent infer FILE`` does, so that none depends on another one's foil.
+    """Serve each spectrum alone, as ``xas-agent infer FILE`` does, so that none depends on the foil of another.
 
     Parameters
     ----------
@@ -252,11 +252,11 @@ def judge(
     models : sequence of Estimator
     config : Config
     shifts : bool
-        Whether ``shift_ev`` of the table is added to the energies of spectra without a foil.
+        Whether to add ``shift_ev`` of the table to the energies of spectra without a foil.
     energy_uncertainty : bool
         As for :func:`~xas_agent.app.jobs.files.answers_of`.
     done : callable
-        Gets the number of the spectra that are judged.
+        Receives the number of spectra judged so far.
 
     Returns
     -------
@@ -289,7 +289,7 @@ def _settings(config: Config, known: KnownCompound, shifts: bool) -> Config:
 
 
 def shares_of(judged: Sequence[Judged]) -> list[Shares]:
-    """Return the shares over all oxides, over those of one valence, and over those of each absorber."""
+    """Return the shares for all oxides, for the oxides of each valence, and for those of each absorber."""
     oxides = [j for j in judged if j.known.is_judged]
     groups = {"oxides": oxides, "of one valence": [j for j in oxides if float(j.known.os or 0).is_integer()]}
     groups |= {e: [j for j in oxides if j.known.element == e] for e in elements_of([j.known for j in oxides])}
@@ -297,10 +297,11 @@ def shares_of(judged: Sequence[Judged]) -> list[Shares]:
 
 
 def misfit_sd_of(judged: Sequence[Judged]) -> float | None:
-    """Return the standard deviation of a misfit, e, with which the intervals hold 90 % of the answered oxides.
+    """Return the standard deviation of a misfit, e, with which the intervals contain 90 % of the answered oxides.
 
-    This is ``misfit_sd`` of OS in the domain of a card: the quantile of a finite sample of what each oxide needs
-    (split conformal: Lei et al., J. Am. Stat. Assoc. 113, 1094, 2018). None for fewer than ten oxides.
+    This is ``misfit_sd`` of OS in the domain of a card: the finite-sample quantile of the misfit that each oxide
+    needs (split conformal prediction: Lei et al., J. Am. Stat. Assoc. 113, 1094, 2018). None for fewer than ten
+    oxides.
     """
     needed = sorted(j.missing_sd for j in judged if j.known.is_judged and j.missing_sd is not None)
     if len(needed) < _FEWEST_FOR_MISFIT:
@@ -309,7 +310,7 @@ def misfit_sd_of(judged: Sequence[Judged]) -> float | None:
 
 
 def flags_of(judged: Sequence[Judged]) -> dict[str, tuple[int, int]]:
-    """Return, by class, how many of those that must be flagged are, and how many are answered."""
+    """Return, by class, the number of flagged compounds among those that need a flag, and the number answered."""
     answered = [j for j in judged if j.known.must_be_flagged and j.served is not None]
     kinds = dict.fromkeys(j.known.kind for j in answered)
     return {
@@ -349,7 +350,7 @@ def write_standards(folder: Path, judged: Sequence[Judged], models: Sequence[Est
 
 
 def write_into_cards(judged: Sequence[Judged], models: Sequence[Estimator], named: Sequence[str]) -> list[Path]:
-    """Write the standards of each model's absorber into its card and README, in place of earlier ones.
+    """Write the standards of each model's absorber into its card and README; they replace earlier ones.
 
     Parameters
     ----------
@@ -357,7 +358,7 @@ def write_into_cards(judged: Sequence[Judged], models: Sequence[Estimator], name
     models : sequence of Estimator
         The models that answered.
     named : sequence of str
-        Those among them that were chosen by name or folder; the others are shipped.
+        Names or folders of the models that were chosen by the user; the others are shipped.
 
     Returns
     -------

@@ -1,10 +1,10 @@
-"""``xas-agent train``: a model folder from a training config."""
+"""``xas-agent train``: makes a model folder from a training config."""
 
 from pathlib import Path
 
 
 def train_model(config_path: Path, data: Path, out: Path, device: str = "auto", threads: int | None = None) -> Path:
-    """Train a model with progress bars; a training that was ended goes on.
+    """Train a model with progress bars; an interrupted training continues.
 
     Parameters
     ----------
@@ -13,7 +13,7 @@ def train_model(config_path: Path, data: Path, out: Path, device: str = "auto", 
     data : Path
         Folder with the FEFF rows.
     out : Path
-        Folder in which the model folder is written.
+        Folder that receives the model folder.
     device : str
         ``cpu``, ``cuda``, or ``auto`` for CUDA if available.
     threads : int or None
@@ -27,7 +27,7 @@ def train_model(config_path: Path, data: Path, out: Path, device: str = "auto", 
     Raises
     ------
     ConfigError, DataError, InputError
-        The config or the data are invalid, or CUDA is not available; before the training starts.
+        The config or the data are invalid, or CUDA is not available; raised before the training starts.
     """
     from ...models.cores import core_count
     from ...models.runtime import configure_torch

@@ -1,4 +1,4 @@
-"""The journal of a session, with which it goes on after its process was killed."""
+"""The journal of a session, from which it continues after its process was killed."""
 
 from .settings import JournalSettings
 from .store import JOURNAL, Journal

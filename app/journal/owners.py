@@ -1,4 +1,4 @@
-"""To which run and stream a document belongs."""
+"""Finds the run and stream that a document belongs to."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +10,12 @@ _MAX_OWNERS = 20_000
 
 @dataclass
 class Owners:
-    """Remembers the runs of Descriptors and Resources, which other documents refer to."""
+    """Remembers the runs of Descriptors and Resources that other documents refer to."""
 
     _known: FIFOCache[str, tuple[str, str]] = field(default_factory=lambda: FIFOCache(_MAX_OWNERS))
 
     def __call__(self, name: str, doc: dict[str, Any]) -> tuple[str, str]:
-        """Return the uid of a document's run and the name of its stream; empty where they are not known."""
+        """Return the uid of a document's run and the name of its stream; empty if unknown."""
         try:
             match name:
                 case "start":
@@ -35,5 +35,5 @@ class Owners:
                 case "datum" | "datum_page":
                     return self._known.get(str(doc["resource"]), ("", ""))
         except (KeyError, TypeError, AttributeError):
-            pass  # a malformed document, which the book reports
+            pass  # a malformed document; the book reports it
         return "", ""

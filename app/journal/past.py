@@ -1,4 +1,4 @@
-"""What the records of a journal say about the runs that are not over."""
+"""Reads from a journal the state of the runs that are not over."""
 
 import json
 import sqlite3
@@ -11,7 +11,7 @@ from ...agent.publish import PastRun, decision_of
 from ...agent.types import Decision, Memory
 
 Documents = Callable[..., Iterator[tuple[Any, ...]]]
-"""Reads the rows of a query, without damaged ones."""
+"""Reads the rows of a query, and skips damaged ones."""
 
 
 def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
@@ -37,7 +37,7 @@ def read_past(documents: Documents, file: sqlite3.Connection) -> Past:
             continue
         decision = decision_of(doc, starts[run]["parent_uid"])
         _, made = decisions.get(decision.id, (None, at))
-        # What a person has approved late is not too old to be sent.
+        # A decision that a person approved late is not too old to be sent.
         decisions[decision.id] = decision, at if decision.status == "approved" else made
     runs = []
     for uid, start in starts.items():

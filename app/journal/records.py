@@ -1,4 +1,4 @@
-"""Documents, texts and numbers in the form in which a journal keeps them."""
+"""Documents, texts and numbers in the form in which a journal stores them."""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ def packed(value: Any) -> bytes:
     Raises
     ------
     TypeError, ValueError, RecursionError
-        It has no such form.
+        It cannot be converted.
     """
     try:
         return to_msgpack(value)
     except (TypeError, ValueError, OverflowError):
-        return to_json(value).encode()  # integers of any size, and texts that are not UTF-8
+        return to_json(value).encode()  # for integers of any size, and texts that are not UTF-8
 
 
 def last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
@@ -30,17 +30,17 @@ def last_seq_num(name: str, doc: Mapping[str, Any]) -> int | None:
 
 
 def as_text(text: str) -> str:
-    """Return a text as SQLite can keep it: JSON can contain halves of characters, which UTF-8 cannot."""
+    """Return a text that SQLite can store: JSON can contain half characters (surrogates), which UTF-8 cannot."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 @lru_cache(maxsize=1000)
 def key_as_text(key: tuple[str | None, ...]) -> str:
-    """Return the key of a state as SQLite can keep it."""
+    """Return the key of a state as a text for SQLite."""
     return to_json(key)
 
 
 def unpacked(record: bytes) -> Any:
-    """Return the document or state of :func:`packed`."""
-    # The packed documents and states are maps and lists, which begin with other bytes in msgpack.
+    """Return the document or state that :func:`packed` converted."""
+    # All packed documents and states are maps and lists, which begin with other bytes in msgpack.
     return json.loads(record) if record[:1] in (b"{", b"[") else from_msgpack(record)

@@ -6,9 +6,9 @@ from ...agent.types import Settings
 
 
 class JournalSettings(Settings):
-    """What ``journal.sqlite`` of the output folder outlives."""
+    """The events that ``journal.sqlite`` in the output folder survives."""
 
     durability: Literal["flush", "fsync", "off"] = "flush"
-    """``flush``: an accepted document outlives the end of the agent, whatever ends it. ``fsync``: it also outlives a
-    power failure, at the cost of a write to the disk per batch. ``off``: there is no journal, and a session that was
-    killed cannot go on."""
+    """``flush``: an accepted document survives the end of the agent, whatever its cause. ``fsync``: it also survives
+    a power failure, at the cost of one write to the disk per batch. ``off``: there is no journal, and a killed
+    session cannot continue."""

@@ -1,4 +1,4 @@
-"""The journal's SQLite file."""
+"""The SQLite file of the journal."""
 
 import json
 import sqlite3
@@ -24,24 +24,24 @@ _log = get_logger()
 JOURNAL = "journal.sqlite"
 _FORMAT = "1"
 _RETRY_S = 1.0
-"""Interval at which writing is tried again, s."""
+"""Interval between attempts to write, s."""
 _MAX_ENDED = 1000
-"""Number of ended runs that are remembered, as the book does; later documents of them are not kept."""
+"""Number of ended runs to remember, as in the book; their later documents are not stored."""
 _CHUNK = 200
-"""Number of documents that are read again at once."""
+"""Number of documents that are read back at once."""
 _MAX_UNKNOWN = 20_000
-"""Number of the latest documents among which those without a known run are kept."""
+"""Number of latest documents among which those without a known run are kept."""
 _COMPACT_S = 1.0
-"""Interval at which inputs are deleted that are not needed any more, s."""
+"""Interval at which inputs that are no longer needed are deleted, s."""
 _CHECKPOINT_PAGES = 4000
-"""Number of pages in the write-ahead log, 16 MB, from which SQLite copies them to the file. Most are overwritten
-before, so that a longer log means less to write."""
+"""Number of pages in the write-ahead log, 16 MB, at which SQLite copies them to the file. Most pages are overwritten
+before, so that a longer log means less writing."""
 _MAX_STATES = 5000
-"""Number of states that are kept; those that did not change for longest go first."""
+"""Largest number of stored states; those unchanged for longest are deleted first."""
 _OF_ANY_CONFIG = ("decisions", "notes", "position", "run", "sample")
-"""Owners of states that hold under another config, too."""
+"""Owners of states that hold under any config."""
 _DELIVERED_ONCE = "once"
-"""Stands for the stream of an Event that is not needed once it is delivered."""
+"""Stands for the stream of an Event that is no longer needed once it is delivered."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS position (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS memory (key TEXT PRIMARY KEY, input INTEGER, crc32 IN
 """
 
 
-# In place, so that few pages change: this is a large part of the time for a frame.
+# An update in place changes few pages; this is a large part of the time for a frame.
 _SET_STATE = """
 INSERT INTO memory VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET input = excluded.input, crc32 = excluded.crc32, doc = excluded.doc
@@ -65,16 +65,16 @@ ON CONFLICT (key) DO UPDATE SET input = excluded.input, crc32 = excluded.crc32, 
 
 
 class Journal:
-    """Keeps what is needed to go on: accepted documents, published ones and the state of rules and alignment.
+    """Stores what a session needs to continue: accepted and published documents, states of rules and alignment.
 
-    Records are checksummed and written in transactions. Records that cannot be written, as on
-    a full disk, wait in memory up to a limit; beyond it the oldest Events are dropped and counted. What is no longer
-    needed is deleted, so that the file does not grow with the number of runs. One thread at a time may use it.
+    Records are checksummed and written in transactions. Records that cannot be written, as on a full disk, wait in
+    memory up to a limit; beyond it the oldest Events are dropped and counted. Data no longer needed are deleted, so
+    that the file does not grow with the number of runs. Only one thread at a time may use it.
 
     Parameters
     ----------
     path : Path
-        It is created unless it exists.
+        The file; it is created if missing.
     fsync : bool
         Whether each transaction is on the disk when it returns.
 
@@ -91,11 +91,11 @@ class Journal:
         self._ended: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self._unwatched: FIFOCache[str, None] = FIFOCache(_MAX_ENDED)
         self.lost = 0
-        """Number of records that are not in the file."""
+        """Number of records that could not be stored."""
         self.unkept = 0
-        """Number of accepted documents that could not be kept."""
+        """Number of accepted documents that could not be stored."""
         self.held: Callable[[], bool] = lambda: False
-        """Whether documents that a subscriber has taken may still be lost."""
+        """Returns whether documents that a subscriber has taken may still be lost."""
         self._broken = False
         self._tried_at = 0.0
         try:
@@ -103,7 +103,7 @@ class Journal:
             self._file.execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory, which network disks lack
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
-            self._file.execute("PRAGMA secure_delete=OFF")  # Debian's default writes zeros over all that is deleted
+            self._file.execute("PRAGMA secure_delete=OFF")  # Debian's default overwrites all deleted data with zeros
             self._file.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             self._file.executescript(_TABLES)
             (sound,) = self._file.execute("PRAGMA quick_check(1)").fetchone()
@@ -125,7 +125,7 @@ class Journal:
             self._input: int = latest or 0
             """Number of the latest input."""
             self._closed: dict[str, int] = {}
-            """Number of the RunStop of each closed run of the agent of which records remain."""
+            """Number of the RunStop of each closed agent run that still has records."""
             structure = "SELECT id, name, crc32, doc FROM published WHERE name NOT IN ('event', 'event_page')"
             for number, name, doc in self._documents(structure):
                 run, _ = self._own(name, doc)
@@ -138,11 +138,11 @@ class Journal:
             raise InputError(f"{path}: found a file that is no journal or is damaged ({error}); {detail}") from None
         self._next = max(newest or 0, self._delivered) + 1
         self._read_up_to: dict[tuple[str, str], int] = {}
-        """Number up to which the Events of a run and stream can be deleted."""
+        """Number, by run and stream, up to which Events can be deleted."""
         self._compacted_at = time.monotonic()
 
     def name(self, identity: Mapping[str, str]) -> None:
-        """Record whose journal this is."""
+        """Record the identity of the session."""
         self.meta |= identity
         rows = list(self.meta.items())
         try:
@@ -151,11 +151,10 @@ class Journal:
             raise InputError(f"{self.path}: cannot be written ({error})") from None
 
     def accept(self, batch: Sequence[Received]) -> list[Received]:
-        """Keep documents before they are processed.
+        """Store documents before they are processed.
 
-        Several are written at once. A single one is processed within milliseconds and written together with what it
-        leads to, by :meth:`publish` or :meth:`commit`: a transaction takes longer than all else that the journal does
-        for a frame.
+        Several documents are written at once. A single one is processed within milliseconds and written together with
+        its results, by :meth:`publish` or :meth:`commit`: a transaction is the slowest step of a frame.
 
         Returns
         -------
@@ -167,7 +166,7 @@ class Journal:
             self._waiting.position |= received.position or {}
             try:
                 is_over = self._keep(received)
-            except Exception as error:  # it is processed all the same
+            except Exception as error:  # the document is processed in any case
                 is_over = False
                 self._lose(received.name, error)
                 self.unkept += 1
@@ -178,7 +177,7 @@ class Journal:
         return new
 
     def _keep(self, received: Received) -> bool:
-        """Keep a document; return whether it is of a run that ended in an earlier process."""
+        """Store a document; return whether it belongs to a run that ended in an earlier process."""
         name, doc = received.name, received.doc
         run, stream = map(as_text, self._owners(name, doc))
         if run in self._over:
@@ -194,13 +193,13 @@ class Journal:
         return False
 
     def _lose(self, name: str, error: Exception) -> None:
-        """Count a record that is not kept; log the first one as an error."""
+        """Count a record that was not stored; log the first one as an error."""
         write = _log.debug if self.lost else _log.error
         self.lost += 1
         write("record not kept in the journal", name=str(name), error=f"{type(error).__name__}: {error}")
 
     def publish(self, documents: Sequence[Document], progress: Progress, delivered: int) -> list[int]:
-        """Keep what the accepted documents led to.
+        """Store the results of the accepted documents.
 
         Parameters
         ----------
@@ -213,13 +212,13 @@ class Journal:
         Returns
         -------
         list of int
-            Rising numbers of the documents; that of a page is the number of its last Event.
+            Rising numbers of the documents; the number of a page is that of its last Event.
         """
         numbers = [self._number(name, doc) for name, doc in documents]
         try:
             self._keep_published(documents, numbers)
             self._keep_progress(progress)
-        except Exception as error:  # what is published is sent all the same
+        except Exception as error:  # published documents are sent in any case
             self._lose("documents of the agent, or what they answer", error)
         self._deliver(delivered)
         self.commit()
@@ -262,30 +261,30 @@ class Journal:
 
     @property
     def safe(self) -> bool:
-        """Whether all accepted documents are in the file, and none that was delivered may still be lost."""
+        """Whether all accepted documents are in the file, and no delivered one may still be lost."""
         return not self._waiting.inputs and not self.held()
 
     @property
     def delivered(self) -> int:
-        """Number of the newest document that every subscriber has received; 0 before the first."""
+        """Number of the newest document that all subscribers have received; 0 before the first."""
         return self._delivered
 
     @property
     def published(self) -> int:
-        """Number of the agent's documents, of all processes; a page counts as its Events."""
+        """Number of the agent's documents from all processes; a page counts as its Events."""
         return self._next - 1
 
     @property
     def unused(self) -> bool:
-        """Whether no document was accepted or published with it, as where a session ended before it began."""
+        """Whether it holds no accepted or published document, because the session ended before it began."""
         return not (self.resumed or self._over or self.published)
 
     def past(self) -> Past:
-        """Return what was done for the runs that are not over."""
+        """Return the results for the runs that are not over."""
         return read_past(self._documents, self._file)
 
     def structure(self) -> Iterator[Document]:
-        """Return the RunStarts and Descriptors of the agent's runs that are open, or that a subscriber may lack."""
+        """Return the RunStarts and Descriptors of the agent's runs that are open or that a subscriber may lack."""
         sql = "SELECT name, crc32, doc FROM published WHERE name IN ('start', 'descriptor') ORDER BY id"
         return ((name, doc) for name, doc in self._documents(sql))
 
@@ -307,17 +306,17 @@ class Journal:
             yield [Received(name, doc, monotonic - max(0.0, now - at)) for _, at, name, doc in rows]
 
     def forget_memory(self) -> None:
-        """Forget the states of rules, alignment and models, which another config or model began."""
+        """Forget the states of rules, alignment and models, which belong to another config or model."""
         keys = [key for (key,) in self._file.execute("SELECT key FROM memory")]
         stale = [(key,) for key in keys if json.loads(key)[1] not in _OF_ANY_CONFIG]
         self._file.executemany("DELETE FROM memory WHERE key = ?", stale)
 
     def forget_events(self) -> None:
-        """Forget the documents of runs that are not over but their starts: a broker sends them to who has the run."""
+        """Forget all documents of runs that are not over, except starts; a broker sends them to the run's owner."""
         self._file.execute("DELETE FROM inputs WHERE name != 'start'")
 
     def give_up_undelivered(self) -> None:
-        """Let the runs of which a subscriber lacks documents count as never read: a broker sends them again."""
+        """Treat runs with documents that a subscriber lacks as never read; a broker sends them again."""
         sql = "SELECT run, crc32, doc FROM published WHERE name = 'start'"
         watched = {run: doc.get("parent_uid") for run, doc in self._documents(sql)}
         lacking = self._file.execute("SELECT DISTINCT run FROM published WHERE id > ?", (self._delivered,))
@@ -325,7 +324,7 @@ class Journal:
         self.commit(now=True)
 
     def _forget(self, runs: Sequence[str]) -> None:
-        """Delete what is known of runs, which may be read again from their starts."""
+        """Delete all records of runs, which may be read again from their starts."""
         given_up = [*map(as_text, runs)]
         self._waiting.given_up += given_up
         self._over = self._over.difference(given_up)
@@ -335,7 +334,7 @@ class Journal:
         self._read_up_to = {key: number for key, number in self._read_up_to.items() if key[0] not in given_up}
 
     def close(self, delivered: int = 0) -> None:
-        """Write what waits and close the file; documents up to number ``delivered`` will not be sent again."""
+        """Write waiting records and close the file; documents up to number ``delivered`` will not be sent again."""
         self._deliver(delivered)
         self.commit(now=True)
         if self._waiting.inputs or self._waiting.published:
@@ -347,7 +346,7 @@ class Journal:
             self._delivered = max(self._delivered, number)
 
     def _documents(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Return the rows of a query whose last columns are checksum and document; damaged ones are left out."""
+        """Return the rows of a query whose last columns are checksum and document; skip damaged rows."""
         damaged = 0
         for *columns, checksum, record in self._file.execute(sql, values):
             try:
@@ -362,7 +361,7 @@ class Journal:
             _log.warning("records of the journal are damaged and left out", file=str(self.path), records=damaged)
 
     def _packed(self, name: str, value: Any) -> bytes | None:
-        """Return a document or state as bytes; None, counted as lost, if it has no such form."""
+        """Return a document or state as bytes; None, counted as lost, if it cannot be converted."""
         try:
             return packed(value)
         except Exception as error:
@@ -370,7 +369,7 @@ class Journal:
             return None
 
     def commit(self, *, now: bool = False) -> None:
-        """Write what waits in one transaction; if this fails, it is tried again each second, or ``now``."""
+        """Write waiting records in one transaction; after a failure, try again each second, or ``now``."""
         if self._waiting == Waiting() and self._delivered == self._pruned:
             return
         if self._broken and not now and time.monotonic() - self._tried_at < _RETRY_S:
@@ -380,7 +379,7 @@ class Journal:
             self._file.execute("BEGIN IMMEDIATE")
             self._write_waiting()
             self._file.execute("COMMIT")
-        except Exception as error:  # of SQLite, or of a value that it cannot take
+        except Exception as error:  # from SQLite, or because of a value that it cannot store
             with suppress(sqlite3.Error):
                 self._file.execute("ROLLBACK")
             self._tried_at = time.monotonic()
@@ -439,7 +438,7 @@ class Journal:
                 del self._closed[run]
 
     def _compact(self) -> None:
-        """Delete inputs that are not needed any more, and the outcomes of frames that cannot come again."""
+        """Delete inputs that are no longer needed, and the outcomes of frames that cannot come again."""
         file = self._file
         rows = [(run, stream, seq) for (run, stream), seq in self._read_up_to.items()]
         file.executemany("DELETE FROM inputs WHERE run = ? AND stream = ? AND seq <= ?", rows)

@@ -1,13 +1,13 @@
-"""Records of the journal that the next transaction writes."""
+"""Records that the journal's next transaction will write."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 _BACKLOG_MB = 8
-"""Size of the records that wait for space on the disk, MB."""
+"""Largest size of records that wait for space on the disk, MB."""
 _NAME = -4
-"""Place of the document's name in a row of ``inputs`` and of ``published``."""
+"""Index of the document's name in a row of ``inputs`` and of ``published``."""
 
 
 @dataclass
@@ -23,10 +23,10 @@ class Waiting:
     ended: list[str] = field(default_factory=list)
     unwatched: list[str] = field(default_factory=list)
     size: int = 0
-    """Size of inputs and published documents."""
+    """Size of inputs and published documents, bytes."""
 
     def drop(self) -> int:
-        """Drop the older half of the Events if too much waits; return the number of records dropped."""
+        """Drop the older half of the Events if too many records wait; return the number of records dropped."""
         if self.size <= _BACKLOG_MB * 1_000_000:
             return 0
         dropped = 0

@@ -1,4 +1,4 @@
-"""The package in programs and notebooks: functions on arrays, tables, plots and a live widget."""
+"""The package for programs and notebooks: functions on arrays, tables, plots and a live widget."""
 
 from ..output.data_frames import Results
 from .estimates import SetAsideWarning, infer

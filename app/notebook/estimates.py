@@ -1,4 +1,4 @@
-"""The descriptors of spectra that a program or a notebook has, as a table."""
+"""Estimates the descriptors of spectra in a program or notebook, as a table."""
 
 import warnings
 from collections import Counter
@@ -27,7 +27,7 @@ _QUALITY = ("ood_score", "e0_ev", "edge_step", "noise", "energy_shift_ev")
 
 
 class SetAsideWarning(UserWarning):
-    """Some spectra have no estimate; their rows say why."""
+    """Some spectra have no estimate; their rows state why."""
 
 
 def infer(
@@ -44,24 +44,24 @@ def infer(
     columns: Columns | None = None,
     config: str | Path | Mapping[str, Any] | Config | None = None,
 ) -> "pd.DataFrame":
-    """Estimate the descriptors of spectra; the same numbers as ``xas-agent infer`` gives.
+    """Estimate the descriptors of spectra; the numbers equal those of ``xas-agent infer``.
 
     Parameters
     ----------
     energy : ndarray, (M,) or (N, M)
-        Energies, eV; rising or falling. Lists are arrays too. Without ``mu``: a path (also of a folder, or a
-        pattern), a spectrum of :func:`read_spectra`, or a list of these.
+        Energies, eV; rising or falling. Lists are accepted as arrays. Without ``mu``: a path (of a file or folder, or
+        a pattern), a spectrum of :func:`read_spectra`, or a list of these.
     mu : ndarray, (M,) or (N, M), optional
-        Absorption, not normalised or normalised. N arrays of different lengths may be a list.
+        Absorption, not normalised or normalised. N arrays of different lengths may be given as a list.
     element, edge : str, optional
-        Absorber and edge, as ``"Co"`` and ``"K"``. Without them the spectrum's own or, without these, its energies
-        choose the model.
+        Absorber and edge, such as ``"Co"`` and ``"K"``. Without them, the spectrum's own names or, without these, its
+        energies choose the model.
     model : str or Path, optional
         Name of an installed model, or a model folder.
     reference : ndarray, (M,) or (N, M), optional
         Absorption of a foil measured at the same time, which calibrates the energies.
     sample : str or sequence of str, optional
-        Name of the sample of arrays, or one for each.
+        Name of the sample of all arrays, or one name for each.
     theory : bool
         Whether the spectra are computed, on FEFF's energies and normalisation.
     everything : bool
@@ -69,26 +69,26 @@ def infer(
     columns : mapping, optional
         Columns of files by role, as for :func:`read_spectra`.
     config : str, Path, mapping or Config, optional
-        As for :func:`load_config`; the other arguments take the place of its keys.
+        As for :func:`load_config`; the other arguments replace its keys.
 
     Returns
     -------
     DataFrame
         One row per spectrum in the given order: ``id``, ``source``, ``row``, ``time`` (Unix s), ``sample``,
         ``element``, ``model``, the descriptors and ``ood_score`` as in descriptors.csv, quantities of the alignment,
-        ``flags``, ``reason``, ``detail`` and ``notes`` of the reader. A spectrum without an estimate has its
-        ``reason`` and ``detail``, and NaN. ``attrs["units"]`` has the unit of each column, ``attrs["models"]`` the
-        SHA-256 of each model.
+            ``flags``, ``reason``, ``detail`` and the reader's ``notes``. A spectrum without an estimate has a
+            ``reason``, a ``detail``, and NaN. ``attrs["units"]`` holds the unit of each column, ``attrs["models"]``
+            the SHA-256 of each model.
 
     Raises
     ------
     InputError
-        The arguments do not fit each other, a file cannot be read, or no model, or several, match each spectrum.
+            The arguments do not match, a file cannot be read, or no model matches any spectrum, or several do.
 
     Warns
     -----
     SetAsideWarning
-        Spectra have no estimate, with the number of each reason.
+            Spectra have no estimate; the message states the number for each reason.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def infer(
 def settings_of(
     config: Any, model: str | Path | None, element: str | None, edge: str | None, *, everything: bool = False
 ) -> Config:
-    """Return a config with the arguments in place of its keys."""
+    """Return a config whose keys are replaced by the arguments."""
     settings = config if isinstance(config, Config) else load_config(config)
     content = settings.model_dump(exclude_unset=True)
     for part, key, value in (
@@ -133,13 +133,13 @@ def settings_of(
 
 
 def loaded(config: Config) -> list[Estimator]:
-    """Return the models of a config; those that did not change since they were loaded are not loaded again."""
+    """Return the models of a config; models unchanged since they were loaded are not loaded again."""
     how = config.model
     return [_model(folder, how.device, how.engine, how.threads, _changed(folder)) for folder in model_folders(config)]
 
 
 def answer_of(spectrum: FileSpectrum, config: Config, *, theory: bool = False) -> Answer | Refusal:
-    """Return the alignment of one spectrum, without estimate."""
+    """Return the alignment of one spectrum, without an estimate."""
     return dict(answers_of([spectrum], loaded(config), config, theory=theory, estimate=False))[0]
 
 
@@ -160,7 +160,7 @@ def _changed(folder: Path) -> tuple[int, ...]:
 
 
 def _served(items: Sequence[Item], config: Config, *, theory: bool) -> list[tuple[FileSpectrum, Answer | Refusal]]:
-    """Return the items with their answers, in their order."""
+    """Return the spectra with their answers, in the given order."""
     readable = [item for item in items if isinstance(item, FileSpectrum)]
     served = serve_spectra(readable, loaded(config) if readable else (), config, theory=theory)
     refuse_without_model(served, "choose one with model= or element=")
@@ -200,7 +200,7 @@ def _table(
 
 
 def _expected(config: Config, *, theory: bool) -> list[str]:
-    """Return the columns of the descriptors if no spectrum has any, so that a table has them in any case."""
+    """Return the columns of the descriptors for a table in which no spectrum has an estimate."""
     shown = [
         name
         for model in loaded(config)

@@ -1,4 +1,4 @@
-"""What a caller has – arrays, spectra, paths – as spectra to be served."""
+"""Converts a caller's input (arrays, spectra, paths) to spectra."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +11,20 @@ from ...adapters.formats import Columns, FileSpectrum
 from ...agent.types import Array, InputError, Reason, Refusal
 
 _HIGHEST_KEV = 45.0
-"""Highest energy that is rather in keV than in eV."""
+"""Number up to which an energy is more likely in keV than in eV."""
 _TYPES = "expected energies and μ, a spectrum or a list of read_spectra, or a path"
 
 Item = FileSpectrum | tuple[FileSpectrum, Refusal]
-"""A spectrum, or one that stands for a file that could not be read, with the reason."""
+"""A spectrum, or a stand-in for an unreadable file with the reason."""
 
 
 def items_of(given: Any, columns: Columns | None = None) -> list[Item]:
-    """Return the spectra of a path, a spectrum, or a sequence of these, in their order.
+    """Return the spectra of a path, a spectrum, or a sequence of these, in the given order.
 
     Raises
     ------
     InputError
-        It is none of these, or a file cannot be read; of several files, the others are read.
+        The input is none of these, or a file cannot be read; if there are several files, the others are read.
     """
     if isinstance(given, str | Path):
         return _of_files(given, columns)
@@ -58,7 +58,7 @@ def spectra_of(
     Parameters
     ----------
     energy : ndarray, (M,) or (N, M), or N of different lengths
-        eV.
+        Energies, eV.
     mu : ndarray, (M,) or (N, M), or N of different lengths
         Absorption.
     reference : ndarray, (M,) or (N, M), optional
@@ -73,8 +73,8 @@ def spectra_of(
     Raises
     ------
     InputError
-        The shapes do not fit, the values are no real numbers, or the energies are not in eV; the message says what
-        was found, what was expected and what to do.
+        The shapes do not match, the values are not real numbers, or the energies are not in eV; the message states
+        what was found, what was expected, and what to do.
     """
     absorption = _rows("mu", mu)
     energies = _shared(_rows("energy", energy), "energy", absorption)
@@ -95,12 +95,12 @@ def spectra_of(
 
 
 def _rows(name: str, values: Any) -> list[Array]:
-    """Return the rows, each (M,), of numbers of shape (M,) or (N, M) or of a sequence of N arrays."""
+    """Return the rows, (M,) each, of numbers of shape (M,) or (N, M), or of a sequence of N arrays."""
     if isinstance(values, Mapping | str | bytes):
         raise InputError(f"{name}: found {type(values).__name__}, expected an array of numbers")
     try:
         array = np.ma.asarray(values)
-    except ValueError:  # arrays of several lengths
+    except ValueError:  # arrays of different lengths
         return [row for part in values for row in _one(name, part)]
     if array.dtype.kind not in "iuf":
         if array.dtype.kind == "O" and array.ndim == 1 and array.size and all(np.ndim(part) == 1 for part in values):
@@ -119,7 +119,7 @@ def _one(name: str, values: Any) -> list[Array]:
 
 
 def _shared(rows: list[Array], name: str, mu: list[Array]) -> list[Array]:
-    """Return a row for each of μ's, all of its length; a single row is that of all."""
+    """Return a row of equal length for each row of μ; a single row serves all."""
     rows = rows * len(mu) if len(rows) == 1 else rows
     if len(rows) == len(mu) and all(len(a) == len(m) for a, m in zip(rows, mu, strict=True)):
         return rows
@@ -146,7 +146,7 @@ def _check_unit(energy: Array, mu: Array) -> None:
 
 
 def _rising(energy: Array, mu: Array, reference: Array | None) -> tuple[Array, Array, Array | None]:
-    """Return a scan that was measured downwards with rising energies."""
+    """Return a scan with rising energies; a scan measured downwards is reversed."""
     if len(energy) < 2 or not (np.diff(energy) < 0).all():
         return energy, mu, reference
     return energy[::-1], mu[::-1], None if reference is None else reference[::-1]

@@ -1,4 +1,4 @@
-"""The live widget: a thread sends what changed, the browser draws it."""
+"""The live widget: a thread sends changes, and the browser draws them."""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ _log = get_logger()
 
 
 class LiveWidget(anywidget.AnyWidget):
-    """Shows results as they come; see :func:`widget`.
+    """Shows results as they arrive; see :func:`widget`.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class LiveWidget(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("live.js")
     _css = Path(__file__).with_name("live.css")
     view = traitlets.Dict().tag(sync=True)
-    """What the browser draws: :func:`view_of`."""
+    """Data for the browser, from :func:`view_of`."""
 
     def __init__(self, results: Results, quantity: str | None = None, every_s: float = 1.0, **more: Any) -> None:
         self._results, self._quantity, self._shown = results, quantity, -1
@@ -37,7 +37,7 @@ class LiveWidget(anywidget.AnyWidget):
         self._thread.start()
 
     def refresh(self) -> None:
-        """Send what is new to the browser now."""
+        """Send new data to the browser now."""
         documents = self._results.history.documents
         if documents != self._shown:
             self._shown = documents
@@ -52,7 +52,7 @@ class LiveWidget(anywidget.AnyWidget):
         while not self._closed.wait(every_s):
             try:
                 self.refresh()
-            except InputError as error:  # the folder is gone
+            except InputError as error:  # the folder was removed
                 self.view = {**self.view, "state": str(error)}
             except Exception:
                 _log.exception("widget not refreshed")

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
-"""Durations above which the time axis is in hours or minutes, s."""
+"""Durations above which the time axis is in hours or in minutes, s."""
 _NAMED = 8
 """Largest number of series that the legend names."""
 
 
 def table_of(data: Any) -> "pd.DataFrame":
-    """Return the series of an agent, of results, of a session's folder, or a DataFrame as it is."""
+    """Return the series of an agent, of results or of a session's folder; a DataFrame is returned unchanged."""
     if isinstance(data, str | Path):
         data = read_session(data)
     return data.series() if isinstance(data, XASAgent | Results) else data
@@ -50,10 +50,10 @@ def plot_series(
 ) -> Axes:
     """Plot a descriptor, or any other column, over time.
 
-    A band holds 90 % of what repeats of the same sample would show (± 1.645 ``sd_frame``); the title says how far a
-    single value may be off, the larger part of which all frames of a series share. Frames that are unlike the
-    training spectra are open circles, frames set aside are marks on the time axis. Dashed lines are the
-    levels at which rules judge the quantity, of an agent, of results or of a folder; a table does not know them.
+    A band holds 90 % of the repeats of the same sample (± 1.645 ``sd_frame``). The title states how far a single
+    value may be off; all frames of a series share most of that error. Frames unlike the training spectra are open
+    circles, frames set aside are marks on the time axis. For an agent, results or a folder, dashed lines show the
+    levels at which rules judge the quantity; a table does not contain them.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def plot_series(
         Descriptor (``"OS"``, ``"CN"``) or column (``"ood_score"``); by default the oxidation state, or the first
         descriptor.
     ax : Axes, optional
-        Where to plot; by default in a new figure.
+        Axes to plot into; by default those of a new figure.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def plot_series(
         known = ", ".join(dict.fromkeys(c.removesuffix("_mean") for c in numbers))
         raise InputError(f"plot_series: found {name!r}, expected a descriptor or column of numbers: {known}")
     if ax is None:
-        import matplotlib.pyplot as plt  # late: it chooses a backend
+        import matplotlib.pyplot as plt  # imported late, since it chooses a backend
 
         ax = plt.figure(figsize=(7, 3.6), layout="constrained").add_subplot()
     seconds = (table["time"] - table["time"].min()).to_numpy(float)
@@ -131,7 +131,7 @@ def _plot_frames(ax: Axes, frames: "pd.DataFrame", name: str, column: str, colou
 
 
 def _plot_bars(ax: Axes, data: XASAgent | Results, name: str, values: "np.ndarray", unit: str) -> None:
-    """Draw the levels of rules: those near the values as lines, for which the panel grows, the others as texts."""
+    """Draw the levels of rules: near the values as lines, for which the panel grows; others as texts."""
     results = data.results if isinstance(data, XASAgent) else data
     bars = list(bars_of(results.history.recorder.rules, name))
     if not bars or not np.isfinite(values).any():
@@ -143,7 +143,7 @@ def _plot_bars(ax: Axes, data: XASAgent | Results, name: str, values: "np.ndarra
 
 
 def _common(table: "pd.DataFrame", name: str, unit: str) -> str:
-    """Return in words how far a single value may be off; a bar would be larger than most trends."""
+    """Return in words how far a single value may be off; an error bar would exceed most trends."""
     if f"{name}_lo" not in table or not np.isfinite(table[f"{name}_mean"]).any():
         return ""
     lo, hi = (float(np.nanmedian(table[f"{name}_{end}"].to_numpy(float))) for end in ("lo", "hi"))
@@ -191,7 +191,7 @@ def plot_alignment(
     energy, mu, element, edge, model, reference, config
         One spectrum, as for :func:`infer`.
     figure : Figure or SubFigure, optional
-        Where to plot; by default a new figure.
+        Figure to plot into; by default a new one.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def plot_alignment(
     Raises
     ------
     InputError
-        The arguments are not one spectrum, or no model, or several, match it; the message says why.
+        The arguments are not one spectrum, or no model or several match it; the message states why.
     """
     items = items_of(energy) if mu is None else spectra_of(energy, mu, reference)
     if len(items) != 1:

@@ -1,4 +1,4 @@
-"""Answers ``infer`` over a Unix socket that only its user can open: the models stay loaded between requests."""
+"""Answers ``infer`` requests over a Unix socket that only its user can open; the models stay loaded."""
 
 import io
 import json
@@ -30,37 +30,37 @@ _log = get_logger()
 MAX_REQUEST = 256 * 2**20
 """Largest request, bytes: some ten thousand spectra as numbers."""
 _PROBE_S = 2.0
-"""Longest wait for what listens at a socket already, s."""
+"""Longest wait for a process that already listens at the socket, s."""
 _CHOOSE = "choose one with --model or --element"
 
 
 class InferRequest(Settings):
-    """What a program asks: the spectra of files, or those that it sends."""
+    """A request: spectra of files, or spectra that the request contains."""
 
     files: tuple[str, ...] = ()
     """Absolute paths of files or folders, or patterns."""
     columns: dict[str, list[str | int]] | None = None
     """Columns of the files by role, as for :func:`read_spectra`."""
     energy: Any = None
-    """Instead of files: energies, (M,) or (N, M), eV."""
+    """Energies, (M,) or (N, M), eV, instead of files."""
     mu: Any = None
     """Absorption, (M,) or (N, M)."""
     reference: Any = None
     """Absorption of a foil measured at the same time, (M,) or (N, M)."""
     sample: str | list[str] | None = None
-    """Name of the sample, or one for each spectrum."""
+    """Name of the sample, or one name for each spectrum."""
     model: str | None = None
     element: str | None = None
     edge: str | None = None
-    """They take the place of the server's own choice."""
+    """Absorber and edge; they replace the server's own choice."""
     theory: bool = False
     """Whether the spectra are computed, on FEFF's energies and normalisation."""
     everything: bool = False
     """Whether to include descriptors that have no meaning for a mixture of sites."""
     form: Literal["table", "json", "csv"] | None = None
-    """``table``, ``json`` or ``csv``: the answer is this text; unset: it is the rows."""
+    """Form of the answer: a text as ``table``, ``json`` or ``csv``; unset: the rows."""
     width: int = Field(0, ge=0)
-    """Width of a table, cells; 0: no limit."""
+    """Width of a table, in characters; 0: no limit."""
 
     @model_validator(mode="after")
     def _has_spectra(self) -> Self:
@@ -75,16 +75,16 @@ class InferenceServer:
     """Answers requests at a socket, one after another.
 
     A request is one line of JSON: ``{"command": "infer", …}`` with the keys of :class:`InferRequest`, or
-    ``{"command": "about"}``. The answer is one line too, with ``ok`` and ``version``, and ``error`` if it is refused;
-    else with ``rows``, those of ``xas-agent infer --format json``, or their ``text``, and ``set_aside``, ``refused``
-    and ``notes``.
+    ``{"command": "about"}``. The answer is also one line, with ``ok`` and ``version``. A refusal has ``error``; other
+    answers have ``rows``, as ``xas-agent infer --format json`` prints them, or their ``text``, and ``set_aside``,
+    ``refused`` and ``notes``.
 
     Parameters
     ----------
     config : Config
         Settings of all answers; its models are loaded at the start.
     path : Path
-        Of the socket.
+        Path of the socket.
     """
 
     def __init__(self, config: Config, path: Path) -> None:
@@ -101,10 +101,10 @@ class InferenceServer:
         Raises
         ------
         InputError
-            Something listens or lies there already, or the socket cannot be made.
+            Something listens or exists at the path already, or the socket cannot be created.
         """
         _make_room(self.path)
-        before = os.umask(0o177)  # of the process, for an instant: the socket never exists with more rights
+        before = os.umask(0o177)  # for the whole process, but only briefly: the socket never exists with more rights
         try:
             return line_server(self.path, self._answer, MAX_REQUEST)
         except OSError as error:
@@ -113,11 +113,11 @@ class InferenceServer:
             os.umask(before)
 
     def serve(self) -> None:
-        """Answer until :meth:`close`, or until the process is interrupted."""
+        """Answer requests until :meth:`close` is called or the process is interrupted."""
         self._server.serve_forever()
 
     def close(self) -> None:
-        """Remove the socket, and answer no more; a request in progress is broken off."""
+        """Remove the socket and answer no more; a request in progress is broken off."""
         self._server.server_close()
         self.path.unlink(missing_ok=True)
 
@@ -175,12 +175,12 @@ class InferenceServer:
 
 
 def _plain(rows: Any) -> Any:
-    """Return rows as JSON values; a number that is not finite stays NaN, which Python reads."""
+    """Return rows as JSON values; numbers that are not finite stay NaN, which Python can read."""
     return json.loads(to_json(rows))
 
 
 def _make_room(path: Path) -> None:
-    """Remove the socket that a killed server has left; refuse any other file, and a server that answers."""
+    """Remove the socket that a killed server left; refuse any other file, and a server that answers."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise InputError(f"{path}: found a file, expected no file or the socket of an earlier server")

@@ -1,4 +1,4 @@
-"""The results of a session's folder, finished or still growing."""
+"""Reads the results in a session's folder, finished or still growing."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from ..output.history import History, Tail
 
 
 def read_session(folder: str | Path) -> Results:
-    """Return the results in the ``--out`` of ``xas-agent run`` or ``replay``.
+    """Return the results in the ``--out`` folder of ``xas-agent run`` or ``replay``.
 
-    Each call of a method reads what a session that goes on has added.
+    Each call of a method also reads what a running session has added.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def read_session(folder: str | Path) -> Results:
     Returns
     -------
     Results
-        The same tables as :attr:`XASAgent.results`, of all frames.
+        The same tables as :attr:`XASAgent.results`, for all frames.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the live widget shows, as JSON."""
+"""The data that the live widget shows, as JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from ..output.history import History, KeptFrame
 from ..output.recorder import leading, named
 
 _POINTS = 500
-"""Largest number of frames in the series."""
+"""Largest number of frames of a series that are shown."""
 _SERIES = 4
-"""Number of the latest series."""
+"""Number of latest series that are shown."""
 _FACTORS, _DIFFERENCE = (20, 10, 5, 2), 0.8
-"""Factors by which the difference of spectra is drawn, of which the first that keeps it below this height."""
+"""Factors for drawing the difference of spectra; the first one that keeps it below this height is used."""
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
 
 
@@ -53,7 +53,7 @@ def view_of(results: Results, quantity: str | None = None) -> dict[str, Any]:
 
 
 def _thinned(frames: Sequence[KeptFrame]) -> list[KeptFrame]:
-    """Return at most ``_POINTS`` frames, evenly chosen, with the latest one."""
+    """Return at most ``_POINTS`` frames, evenly chosen, including the latest."""
     if len(frames) <= _POINTS:
         return list(frames)
     return [frames[i] for i in np.linspace(0, len(frames) - 1, _POINTS).astype(int)]
@@ -84,7 +84,7 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str, column: str) -> tuple[
 
 
 def _spectra(frames: Sequence[KeptFrame]) -> list[dict[str, Any]]:
-    """Return the latest spectrum and, below it, the first kept one of its series."""
+    """Return the latest spectrum and, below it, the first stored spectrum of its series."""
     latest = next((frame for frame in reversed(frames) if frame.spectrum is not None), None)
     if latest is None:
         return []
@@ -114,7 +114,7 @@ def _state(history: History, rows: Sequence[Mapping[str, Any]], name: str) -> st
 
 
 def _value(row: Mapping[str, Any], name: str) -> str:
-    """Return the latest value with both of its 90 % intervals: that of repeats, and that of a single value."""
+    """Return the latest value with two 90 % intervals: that of repeats, and that of a single value."""
     mean = row.get(f"{name}_mean")
     if mean is None:
         return f"{name} {row[name]:.4g}" if isinstance(row.get(name), int | float) else ""
@@ -135,5 +135,5 @@ def _clock(time: float) -> str:
 
 
 def _plain(values: Any) -> list[float | None]:
-    """Return numbers as JSON has them: None for NaN."""
+    """Return numbers as JSON values; None for NaN."""
     return [round(float(v), 5) if math.isfinite(v) else None for v in values]

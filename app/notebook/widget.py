@@ -1,4 +1,4 @@
-"""The live widget's entry: light to import, because anywidget belongs to an extra."""
+"""The entry point of the live widget; light to import, because anywidget belongs to an extra."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,14 @@ def widget(
 ) -> "LiveWidget":
     """Show an agent, or the folder that a session fills, live in a notebook.
 
-    The widget shows a series with its repeatability, the latest spectrum over the first one, the number of frames
-    and of those set aside, the last decision, and whether the experiment is paused. It runs on while a cell runs a
-    plan, needs no network, and acts on nothing.
+    The widget shows a series with its repeatability, the latest spectrum over the first one, the numbers of frames
+    answered and set aside, the last decision, and whether the experiment is paused. It continues while a cell runs a
+    plan, needs no network, and cannot act on anything.
 
     Parameters
     ----------
     source : XASAgent, Results, str or Path
-        An agent of this process, :func:`read_session`, or the folder of a session, also of another process.
+        An agent of this process, :func:`read_session`, or the folder of a session, possibly of another process.
     quantity : str, optional
         Descriptor or column; by default the oxidation state, or the first descriptor.
     every_s : float

@@ -1,1 +1,1 @@
-"""What a session leaves: tables, pictures, a live view."""
+"""The output of a session: tables, pictures, a live view."""

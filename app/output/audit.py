@@ -1,4 +1,4 @@
-"""The audit of a session: every decision, every change of its status, and every command of a person."""
+"""The audit of a session: every decision, every change of status, and every command of a person."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ _KEPT = ("id", "rule", "action", "args", "reason", "evidence", "confidence", "st
 
 
 class Audit:
-    """Appends lines of JSON, each with the SHA-256 of the line before it; a subscriber that never raises.
+    """Appends lines of JSON, each with the SHA-256 of the line before; as a subscriber, it never raises.
 
-    A line that was changed or removed later is found by :func:`check_audit`.
+    :func:`check_audit` finds lines that were changed or removed later.
 
     Parameters
     ----------
     path : Path
-        An existing file is continued.
+        File of the audit; an existing one is continued.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,21 +36,21 @@ class Audit:
         self._file: AppendedFile | None = None
         self._before, self._known = "", set[str]()
         if path.exists():
-            cut_torn_line(path)  # of a process that was killed
+            cut_torn_line(path)  # left by a process that was killed
             for line in path.read_bytes().splitlines():
                 self._before = hashlib.sha256(line).hexdigest()
-                with suppress(ValueError, AttributeError):  # a line that is not ours: check_audit tells
+                with suppress(ValueError, AttributeError):  # not one of our lines; check_audit reports it
                     self._known.add(str(json.loads(line).get("uid", "")))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Keep a decision or a change of its status."""
-        # By their keys, since a session that goes on does not publish known Descriptors again.
+        """Store a decision or a change of its status."""
+        # Identified by their keys, since a continued session does not publish known Descriptors again.
         if name == "event" and doc["data"].keys() >= set(_KEPT) and doc["uid"] not in self._known:
             data = doc["data"]
             self._append({"uid": doc["uid"], "decided": doc["time"], **{k: data[k] for k in _KEPT}})
 
     def command(self, by: str, command: str, arguments: Mapping[str, Any], outcome: str) -> None:
-        """Keep a command of a person with its outcome, also one that was refused."""
+        """Store a command of a person with its outcome, even if it was refused."""
         self._append({"command": command, "by": by, **arguments, "outcome": outcome})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ class Audit:
             self._alarm.written(self._path.name)
 
     def close(self) -> None:
-        """Write the file again if somebody has removed it, and close it."""
+        """Restore the file if somebody has removed it, and close it."""
         with self._lock, suppress(OSError):
             self._restore()
             if self._file is not None:
@@ -80,12 +80,12 @@ class Audit:
 
 
 def check_audit(path: Path) -> int:
-    """Return the number of lines of an audit.
+    """Check an audit; return its number of lines.
 
     Raises
     ------
     InputError
-        A line was changed, inserted or removed since it was written.
+        A line was changed, inserted or removed after it was written.
     """
     before, number = "", 0
     for number, line in enumerate(path.read_bytes().splitlines(), 1):

@@ -1,7 +1,7 @@
-"""CSV tables whose texts no spreadsheet takes for formulas.
+"""CSV tables whose texts no spreadsheet evaluates as formulas.
 
-Names of samples, files and readings come from outside. A spreadsheet computes a cell that begins with ``=``, ``+``,
-``-`` or ``@``, and such a formula may send other cells away or start a program. An apostrophe before it says: a text.
+Names of samples, files and readings come from outside. A spreadsheet evaluates a cell that begins with ``=``, ``+``,
+``-`` or ``@``; such a formula can send other cells away or start a program. A leading apostrophe marks a text.
 """
 
 import csv
@@ -13,7 +13,7 @@ _MARK = "'"
 
 
 def cell(value: Any) -> Any:
-    """Return a value as a table has it: a text that would be a formula begins with an apostrophe.
+    """Return a value as written to a table: a text that would be a formula begins with an apostrophe.
 
     >>> cell("=1+1"), cell("-0.5"), cell(-0.5), cell("LCO-3")
     ("'=1+1", '-0.5', -0.5, 'LCO-3')
@@ -24,7 +24,7 @@ def cell(value: Any) -> Any:
 
 
 def text_of(written: str) -> str:
-    """Return the text of a cell without the apostrophe that :func:`cell` set.
+    """Return the text of a cell without the apostrophe that :func:`cell` added.
 
     >>> text_of("'=1+1"), text_of("'quoted'")
     ('=1+1', "'quoted'")
@@ -41,7 +41,7 @@ def _is_number(text: str) -> bool:
 
 
 class TableWriter:
-    """Writes mappings as rows of a CSV table; names that are missing are empty.
+    """Writes mappings as rows of a CSV table; cells of missing names are empty.
 
     Parameters
     ----------

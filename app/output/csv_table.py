@@ -1,4 +1,4 @@
-"""A CSV table that grows as the session goes."""
+"""A CSV table that grows during a session."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ from .cells import TableWriter
 from .kept import Alarm, replace_file
 
 MAX_WAITING = 5000
-"""Number of rows that wait for space on the disk."""
+"""Largest number of rows that wait for space on the disk."""
 
 
 class CsvTable:
-    """Appends rows to a table; if a new column comes, the table is written anew with it.
+    """Appends rows to a table; a new column makes it write the whole table again.
 
-    :meth:`append` may be called from any thread; one thread at a time writes.
+    Any thread may call :meth:`append`; only one thread at a time writes.
 
     Parameters
     ----------
@@ -27,25 +27,25 @@ class CsvTable:
     columns : callable
         Returns the header, which may gain names.
     alarm : Alarm
-        Learns of a disk that is full.
+        Receives reports of a full disk.
     """
 
     def __init__(self, path: Path, columns: Callable[[], Sequence[str]], alarm: Alarm) -> None:
         self.path, self._columns, self._alarm = path, columns, alarm
         self._waiting: deque[Mapping[str, Any]] = deque()
         self.dropped = 0
-        """Number of rows given up, since too many waited."""
+        """Number of rows dropped because too many waited."""
         self._header: Sequence[str] = ()
         self._file: AppendedFile | None = None
         self._lock = threading.Lock()
 
     @property
     def lost(self) -> int:
-        """Number of rows that are not in the file."""
+        """Number of rows that the file lacks."""
         return self.dropped + len(self._waiting)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row, which the next :meth:`write` writes; if too many wait, the oldest is dropped and counted."""
+        """Add a row for the next :meth:`write`; if too many wait, drop and count the oldest."""
         with self._lock:
             self._waiting.append(row)
             if len(self._waiting) > MAX_WAITING:
@@ -53,7 +53,7 @@ class CsvTable:
                 self.dropped += 1
 
     def write(self) -> None:
-        """Write the rows that wait; if this fails, they wait on."""
+        """Write the waiting rows; after a failure, they wait on."""
         with self._lock:
             rows, self._waiting = self._waiting, deque()
         try:
@@ -95,5 +95,5 @@ class CsvTable:
             if self._file is not None:
                 with self.path.open(newline="", encoding="utf-8") as source:
                     rows = csv.DictReader(source, self._header)
-                    next(rows)  # the names of the columns
+                    next(rows)  # skips the names of the columns
                     writer.writerows(rows)

@@ -16,7 +16,7 @@ _FIRST_UNITS = {"time": "s", "datetime": "UTC"}
 _LAST_COLUMNS = ("series", "frame_uid", "reason", "detail")
 _TEXTS = ("run_uid", "sample", "file", "element", "flags", *_LAST_COLUMNS)
 ENERGY = "energy on FEFF's scale − tabulated edge"
-"""What the energies of aligned spectra are."""
+"""Description of the energies of aligned spectra."""
 
 
 def required(package: str) -> Any:
@@ -25,7 +25,7 @@ def required(package: str) -> Any:
     Raises
     ------
     ImportError
-        It is not installed; the message says how to install it.
+        The package is not installed; the message explains how to install it.
     """
     from importlib import import_module
 
@@ -37,15 +37,15 @@ def required(package: str) -> Any:
 
 
 class Results:
-    """What an agent found: its frames, decisions and notes as tables.
+    """The results of an agent: its frames, decisions and notes as tables.
 
-    Each call reads anew, also while the agent, or the session that fills the folder, goes on.
+    Each call reads the current results, even while the agent, or the session that fills the folder, is running.
 
     Parameters
     ----------
     history : History
     update : callable
-        Called before each reading, to bring the history up to date.
+        Called before each reading to bring the history up to date.
     """
 
     def __init__(self, history: History, update: Callable[[], None] = lambda: None) -> None:
@@ -59,13 +59,13 @@ class Results:
 
     @property
     def history(self) -> History:
-        """The documents' contents, up to date."""
+        """The contents of the documents, up to date."""
         self._update()
         return self._history
 
     @property
     def samples(self) -> list[str]:
-        """Names of the samples, in the order of their first frames; of a sample without a name, its series."""
+        """Names of the samples, in the order of their first frames; the series replaces a missing name."""
         return list(dict.fromkeys(_sample_of(kept.row) for kept in self._kept(self.history, None, None)))
 
     @property
@@ -74,7 +74,7 @@ class Results:
         return self.history.paused
 
     def frame(self) -> "pd.DataFrame":
-        """Return the latest answered frame as a table of one row, as :meth:`series`; without any, of none."""
+        """Return the latest answered frame as a table of one row, as :meth:`series`; empty if there is none."""
         history = self.history
         with history.lock:
             answered = [kept for kept in history.frames if "ood_score" in kept.keys]
@@ -93,11 +93,11 @@ class Results:
         Returns
         -------
         DataFrame
-            One row per frame, also of frames set aside, whose ``reason`` and ``detail`` say why and whose numbers
-            are NaN. The columns are those of descriptors.csv, then ``series``, ``frame_uid``, ``reason`` and
-            ``detail``. The index is the frame's own time (UTC). ``attrs["units"]`` has the unit of each column, and
-            ``attrs["models"]`` the SHA-256 of each model. An agent keeps its latest frames only;
-            ``attrs["frames_not_kept"]`` is the number of earlier ones.
+                One row per frame. Rows of frames set aside have a ``reason`` and a ``detail``, and NaN for numbers.
+                The columns are those of descriptors.csv, then ``series``, ``frame_uid``, ``reason`` and ``detail``.
+                The index is the frame's own time (UTC). ``attrs["units"]`` holds the unit of each column,
+                ``attrs["models"]`` the SHA-256 of each model. An agent keeps only its latest frames;
+                ``attrs["frames_not_kept"]`` is the number of earlier ones.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Results:
         return self._series(sample, element)[0]
 
     def dataset(self, sample: str | None = None, element: str | None = None) -> "xr.Dataset":
-        """Return the frames as :meth:`series`, with their aligned spectra.
+        """Return the frames as :meth:`series` does, with their aligned spectra.
 
         Parameters
         ----------
@@ -130,15 +130,15 @@ class Results:
         return _dataset(table, kept, self._history.versions)
 
     def decisions(self) -> "pd.DataFrame":
-        """Return a row for each decision with its latest status, in their order; the columns of decisions.csv."""
+        """Return a row for each decision with its latest status, in order; the columns are those of decisions.csv."""
         history = self.history
         with history.lock:
             rows = [dict(row) for row in history.decisions.values()]
-        columns = dict.fromkeys(key for row in rows for key in row)  # the later statuses have more
+        columns = dict.fromkeys(key for row in rows for key in row)  # later statuses have more columns
         return _table(rows, [*columns] or ("time", "id", "rule", "action", "status", "reason"), history.units)
 
     def set_aside(self) -> "pd.DataFrame":
-        """Return a row for each note on frames set aside and on documents lost, in their order."""
+        """Return a row for each note on frames set aside and documents lost, in order."""
         history = self.history
         with history.lock:
             rows = list(history.notes)
@@ -185,7 +185,7 @@ def _time(kept: KeptFrame) -> float:
 def _table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, Any], units: Mapping[str, str]
 ) -> "pd.DataFrame":
-    """Return rows as a DataFrame whose index is their time, UTC."""
+    """Return rows as a DataFrame that is indexed by time, UTC."""
     pd = required("pandas")
     table = pd.DataFrame.from_records(list(rows), columns=list(columns)) if rows else pd.DataFrame(columns=columns)
     texts = [name for name in _TEXTS if name in table]
@@ -208,7 +208,7 @@ def _dataset(table: "pd.DataFrame", kept: Sequence[KeptFrame], versions: Mapping
         if one.spectrum is not None:
             row[:] = one.spectrum
     units = table.attrs["units"]
-    at = table.index.to_numpy("datetime64[ns]")  # which has no zone; the index is UTC
+    at = table.index.to_numpy("datetime64[ns]")  # without a zone; the index is UTC
     dataset = xr.Dataset(
         {
             name: ("time", table[name].to_numpy(dtype=object if name in _TEXTS else None), _attributes(units, name))

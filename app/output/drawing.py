@@ -1,7 +1,7 @@
-"""The picture of a session, drawn in a process of its own.
+"""Draws the picture of a session in a separate process.
 
-Drawing takes seconds of Python, during which frames would wait, and its many small objects would leave the memory of
-an agent that runs for weeks in pieces.
+Drawing takes seconds of Python, during which frames would wait, and its many small objects would fragment the memory
+of an agent that runs for weeks.
 """
 
 import os
@@ -19,12 +19,12 @@ from .recorder import Drawn
 from .truth import Truth
 
 _LIMIT_S = 300.0
-"""Time after which the process is ended, s."""
+"""Time after which the process is terminated, s."""
 _POLL_S = 0.1
 
 
 class DrawingFailed(RuntimeError):  # noqa: N818  named after the event
-    """There is no picture; the message says why."""
+    """The picture could not be drawn; the message states why."""
 
 
 def picture(
@@ -37,14 +37,14 @@ def picture(
     drawn : Drawn
     truth : Truth or None
     hurried : callable
-        Whether to give up.
+        Returns whether to give up.
     niceness : int
-        How far other processes, as that which answers frames, go before.
+        Priority that the process yields to others, such as the one that answers frames.
 
     Raises
     ------
     DrawingFailed
-        The process failed, took longer than 5 minutes or was given up.
+        The process failed, took longer than 5 minutes, or was given up.
     """
     with subprocess.Popen(
         command_of("xas_agent.app.output.drawing", niceness),
@@ -62,11 +62,11 @@ def picture(
 
 
 def _communicate(process: subprocess.Popen[bytes], data: bytes, hurried: Callable[[], bool]) -> tuple[bytes, bytes]:
-    """Send data; return what the process writes to stdout and stderr, or raise DrawingFailed if it is given up."""
+    """Send data; return the process's stdout and stderr, or raise DrawingFailed if it is given up."""
     until = time.monotonic() + _LIMIT_S
     with ThreadPoolExecutor(
         1
-    ) as thread:  # communicate with a timeout sends only what it can before its first timeout
+    ) as thread:  # with a timeout, communicate sends only what the pipe takes before its first timeout
         try:
             written = thread.submit(process.communicate, data)
             while True:
@@ -81,7 +81,7 @@ def _communicate(process: subprocess.Popen[bytes], data: bytes, hurried: Callabl
 
 
 def main() -> None:
-    """Read ``Drawn`` and ``Truth`` of the parent process, pickled, from stdin; write the picture to stdout."""
+    """Read the parent's pickled ``Drawn`` and ``Truth`` from stdin; write the picture to stdout."""
     os.nice(int(sys.argv[1]))
     from .figures import draw_operando
 

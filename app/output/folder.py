@@ -27,34 +27,34 @@ _log = get_logger()
 
 PICTURE = "operando.png"
 TRUTH = "truth.jsonl"
-"""The true values of the embedded beamline."""
+"""File with the true values of the embedded beamline."""
 DECISIONS = "decisions.csv"
 _TABLES = ("descriptors.csv", DECISIONS)
 OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
-"""Files that are whole only if they contain all documents."""
-# Without the log, to which every session in the folder adds.
+"""Files that are complete only if they contain all documents."""
+# Without the log, which every session in the folder continues.
 _OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
 _LOCK = ".lock"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
 _DECISION_COLUMNS += ("confidence", "reason", *HISTORY_COLUMNS)
 _WRITE_S = 2.0
-"""Interval at which tables and summary are written, s."""
+"""Interval between updates of tables and summary, s."""
 _FIRST_PICTURE_S, _PICTURE_S = 10.0, 60.0
-"""Time from the first frame to the first picture, and least time between two, s."""
+"""Time from the first frame to the first picture, and smallest time between two pictures, s."""
 _PICTURE_SHARE = 0.02
-"""Largest share of the time in which the picture is drawn."""
+"""Largest share of the time that is spent on drawing the picture."""
 _NICENESS = 10
-"""Niceness of drawing while frames are answered; the last picture, for which the session waits, has none."""
+"""Niceness of drawing while frames are answered; for the last picture, which the session awaits, it is 0."""
 _GIVE_BACK_S = 10.0
-"""Interval at which freed memory goes back to the system, s."""
+"""Interval at which freed memory is returned to the system, s."""
 _POLL_S = 0.1
 _HURRIED_S = 1.0
-"""Longest wait for a picture in progress at a hurried end, s."""
+"""Longest wait for a picture in progress when the end is hurried, s."""
 _DOCUMENTS_PER_WRITE = 1000
 
 
 class Tables:
-    """The tables of a folder, which a recorder fills."""
+    """The tables of a folder, filled by a recorder."""
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
         self.recorder = Recorder(self._frame, self._decision)
@@ -64,7 +64,7 @@ class Tables:
 
     @property
     def lost(self) -> int:
-        """Number of rows that are not in the files."""
+        """Number of rows that the files lack."""
         return self._descriptors.lost + self._decisions.lost
 
     @property
@@ -74,21 +74,21 @@ class Tables:
 
     @property
     def dropped(self) -> int:
-        """Number of rows given up."""
+        """Number of rows dropped."""
         return self._descriptors.dropped + self._decisions.dropped
 
     def write(self) -> None:
-        """Write the rows that came since the last call."""
+        """Write the rows added since the last call."""
         self._descriptors.write()
         self._decisions.write()
 
     def read(self, documents: Path) -> Iterator[str]:
-        """Fill the tables with the documents of a file; yield their uids.
+        """Fill the tables with the documents in a file; yield their uids.
 
         Raises
         ------
         InputError
-            The documents are not those of an agent.
+            The documents do not come from an agent.
         """
         try:
             for count, (name, doc) in enumerate(FileSource(documents)):
@@ -104,7 +104,7 @@ class Tables:
             ) from None
 
     def close(self) -> None:
-        """Write the rows that remain, among them those of decisions without a last status."""
+        """Write the remaining rows, including those of decisions without a final status."""
         for row in self.recorder.unsettled():
             self._decision(row)
         self.write()
@@ -119,26 +119,26 @@ class Tables:
 
 
 class OutputFolder:
-    """Output folder of one session, which holds it alone.
+    """Output folder of one session, locked by it.
 
-    Documents are written at once; tables, summary and picture as the session goes, on a thread.
+    Documents are written at once; a thread writes tables, summary and picture during the session.
 
     Parameters
     ----------
     folder : Path
-        It is created unless it exists.
+        The folder; it is created if missing.
     identity : mapping, optional
         The ``source``, ``config`` and ``models`` of the session. With it, the folder has a journal, and a session of
-        the same identity goes on.
+        the same identity continues.
     resume : bool
-        Whether a session must exist, which then goes on with another config and models, too.
+        Whether a session must exist, which then continues even with another config and other models.
     fsync : bool
-        As for :class:`Journal`; then each document is on the disk, too, before it counts as delivered.
+        As for :class:`Journal`; each document is then also on the disk before it counts as delivered.
 
     Raises
     ------
     InputError
-        The folder cannot be written, is in use, or contains a session that cannot go on.
+        The folder cannot be written, is in use, or contains a session that cannot continue.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class OutputFolder:
         self._lock = lock_folder(folder)
         self.journal: Journal | None = None
         self.known: frozenset[str] = frozenset()
-        """Uids of the documents that the folder has and the agent may send again."""
+        """Uids of documents that the folder has and that the agent may send again."""
         try:
             found = next((name for name in (*_OF_A_SESSION, JOURNAL) if _size(folder / name)), None)
             if identity is None and found:
@@ -176,13 +176,13 @@ class OutputFolder:
         self._cut_off: set[str] = set()
         self._journal_gone = False
         self._drawn = 0
-        """Number of frames at the last picture."""
+        """Number of frames when the last picture was drawn."""
         self.dashboard = ""
-        """Address at which a dashboard shows the session, for the live view; empty if none does."""
+        """Address of the session's dashboard, for the live view; empty if there is none."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
     def _read_again(self, journal: Journal) -> None:
-        """Fill the tables with what an earlier process wrote; cut a document that it did not write completely."""
+        """Fill the tables from an earlier process's documents; cut off an incompletely written one."""
         path = self.folder / DOCUMENTS
         if _size(path) and (torn := cut_torn_line(path)):
             _log.warning("incomplete document cut", file=str(path), bytes=torn)
@@ -200,26 +200,26 @@ class OutputFolder:
                 known.add(uid)
         self.known = frozenset(known)
         if count > journal.published:
-            self._tables.close()  # whole as they were
+            self._tables.close()  # complete as they were
             detail = "after a full disk, a power failure or the loss of journal.sqlite-wal; name another --out"
             raise InputError(f"{path}: found documents that the journal beside it lacks, {detail}")
 
     @property
     def lost(self) -> dict[str, int]:
-        """Number of documents, of rows of tables and of records of the journal that are not in the files."""
+        """Number of documents, table rows and journal records that the files lack."""
         journal = self.journal.lost if self.journal is not None else 0
         return {"documents": self.documents.lost, "rows": self._tables.lost, "records of the journal": journal}
 
     @property
     def refused(self) -> dict[str, int]:
-        """Number of documents and of rows given up and, while the disk takes nothing, of those that wait."""
+        """Number of documents and rows that were dropped or, while the disk takes nothing, that wait."""
         if self._alarm.broken:
             return self.lost
         return {"documents": self.documents.dropped, "rows": self._tables.dropped}
 
     @property
     def not_whole(self) -> list[str]:
-        """Names of the files that lack something, after :meth:`finish`."""
+        """Names of the incomplete files, after :meth:`finish`."""
         names = self._alarm.broken | self._tables.not_whole | self._cut_off
         if self.documents.lost or self.documents.cut:
             names.add(DOCUMENTS)
@@ -228,16 +228,16 @@ class OutputFolder:
         return sorted(names)
 
     def cut_off(self, *names: str) -> None:
-        """Note files whose writers were ended before they were complete."""
+        """Record files whose writers were ended before these were complete."""
         self._cut_off.update(names)
 
     def keep_earlier(self, config_sha256: str) -> None:
-        """Keep what an earlier process wrote of itself, if the session goes on with another config.
+        """Keep the record of an earlier process if the session continues with another config.
 
         Parameters
         ----------
         config_sha256 : str
-            That of the config now.
+            Hash of the present config.
         """
         path = self.folder / SESSION
         try:
@@ -264,19 +264,19 @@ class OutputFolder:
         truth : Truth or None
             True values, for the picture.
         describe : callable
-            Writes session.json; called again if somebody has removed it.
+            Writes session.json; called again if somebody has removed the file.
         """
         self._summary, self._truth, self._describe = summary, truth, describe
         describe()
         self._thread.start()
 
     def finish(self, hurried: Callable[[], bool] = lambda: False) -> None:
-        """Write what remains and release the folder.
+        """Write all remaining data and release the folder.
 
         Parameters
         ----------
         hurried : callable
-            Whether to leave the picture as it was drawn last.
+            Returns whether to keep the picture as it was last drawn.
         """
         self._hurried = hurried
         self._ended.set()
@@ -289,14 +289,14 @@ class OutputFolder:
             self._tables.close()
         if not hurried():
             self._describe_again()
-            self._write_summary()  # before the picture, which takes seconds: the dashboard shows it meanwhile
+            self._write_summary()  # before the picture, which takes seconds; the dashboard shows it meanwhile
             self._draw(niceness=0)
-        self._write_summary()  # after all else, since it counts what was not written
+        self._write_summary()  # last of all, since it counts what was not written
         self._log_file.close()
         self._lock.release()
 
     def release(self) -> None:
-        """Give up the folder before a session began."""
+        """Unlock the folder before a session has begun."""
         self.documents.close()
         self._log_file.close()
         if self.journal is not None:
@@ -332,12 +332,12 @@ class OutputFolder:
             self._describe()
 
     def _check_journal(self) -> None:
-        """Report once that somebody has removed the journal, which SQLite does not notice."""
+        """Report once if somebody has removed the journal, which SQLite does not notice."""
         journal = self.journal
         if journal is None or self._journal_gone or journal.path.exists():
             return
         self._journal_gone = True
-        journal.unkept += 1  # nothing is acknowledged to a broker any more
+        journal.unkept += 1  # nothing is acknowledged to a broker from now on
         detail = "the session goes on, but not after a kill: end it, and begin another one with a new --out"
         _log.error("journal was removed", file=str(journal.path), detail=detail)
 
@@ -350,7 +350,7 @@ class OutputFolder:
         if not drawn.frames and not drawn.notes:
             return
         if not niceness:
-            _log.info("drawing the last picture", file=str(self.folder / PICTURE))  # it takes seconds
+            _log.info("drawing the last picture", file=str(self.folder / PICTURE))  # this takes seconds
 
         def write(new: Path) -> None:
             new.write_bytes(picture(drawn, self._truth, lambda: self._hurried(), niceness=niceness))
@@ -359,7 +359,7 @@ class OutputFolder:
             self._drawn = drawn.count
 
     def _guarded(self, name: str, write: Callable[[Path], None]) -> bool:
-        """Replace a file; return whether this succeeded, and log why not."""
+        """Replace a file; return whether this succeeded, and log the error if not."""
         try:
             replace_file(self.folder / name, write)
         except OSError as error:
@@ -375,12 +375,12 @@ class OutputFolder:
 
 
 def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resume: bool, fsync: bool) -> Journal:
-    """Open the journal of a folder, in which ``found`` shows an earlier session.
+    """Open the journal of a folder; ``found`` is the sign of an earlier session in it, if any.
 
     Raises
     ------
     InputError
-        The folder has a session without a journal or with another identity, or no session to ``resume``.
+        The folder has a session without a journal or with another identity, or none to ``resume``.
     """
     exists = _size(folder / JOURNAL) > 0
     if found and not exists:
@@ -412,7 +412,7 @@ def _session_found(folder: Path, found: str) -> InputError:
 
 
 def fresh_folder(parent: Path) -> Path:
-    """Create a new folder in ``parent``, named after the time: 2026-11-27T101500."""
+    """Create a new folder in ``parent``, named by the time: 2026-11-27T101500."""
     name = datetime.now().strftime("%Y-%m-%dT%H%M%S")
     make_folder(parent)
     for number in range(1, 1000):
@@ -428,7 +428,7 @@ def fresh_folder(parent: Path) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder unless it exists; raise InputError if this fails or the path is a file."""
+    """Create a folder if it is missing; raise InputError if this fails or if the path is a file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -440,11 +440,11 @@ def _unusable(folder: Path, error: OSError) -> InputError:
 
 
 def lock_folder(folder: Path) -> FileLock:
-    """Create a folder unless it exists, and lock it; the lock ends with the process."""
+    """Create a folder if it is missing, and lock it; the lock ends with the process."""
     make_folder(folder)
     lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
     try:
-        (folder / _LOCK).open("ab").close()  # the lock takes a folder without write permission for one in use
+        (folder / _LOCK).open("ab").close()  # without write permission, the lock would report the folder as in use
         lock.acquire()
     except Timeout:
         raise InputError(f"{folder}: in use by another agent; end that agent first, or name another folder") from None

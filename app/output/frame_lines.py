@@ -1,4 +1,4 @@
-"""The newest frames, their descriptors and the latest decisions, in lines."""
+"""Text lines on the newest frames, their descriptors, and the latest decisions."""
 
 import math
 import time
@@ -12,12 +12,12 @@ from .pen import Column, Field, Pen
 from .recorder import NAME_COLUMNS, OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Recorder, leading, named
 
 _MOST_DIGITS = 3
-"""Most decimals of a value that are shown."""
+"""Largest number of decimals of a value."""
 _STATUS_STYLES = {"acknowledged": "green", "rejected": "red", "expired": "red"}
 
 
 def digits_of(row: Mapping[str, Any], name: str) -> int:
-    """Return the decimals that the scatter of a frame justifies: two digits of it, at least two decimals."""
+    """Return the number of decimals that a frame's scatter justifies: two digits of it, at least two decimals."""
     scatter = row.get(f"{name.removesuffix('_anchored')}_sd_frame", math.nan)
     if not (isinstance(scatter, int | float) and math.isfinite(scatter) and scatter > 0):
         return 2
@@ -25,16 +25,16 @@ def digits_of(row: Mapping[str, Any], name: str) -> int:
 
 
 def scatter(row: Mapping[str, Any], name: str) -> str:
-    """Return half the width in which 90 % of repeats of a frame lie, as the picture and the dashboard show it."""
+    """Return half the width that holds 90 % of a frame's repeats, as in the picture and the dashboard."""
     sd = row.get(f"{name}_sd_frame")
     return number(Z90 * sd if isinstance(sd, int | float) else sd, digits_of(row, name))
 
 
 def number(value: Any, digits: int) -> str:
-    """Return a number with these decimals; empty if there is none, and an exponent if it is very large."""
+    """Return a number with these decimals; empty if there is none, with an exponent if it is very large."""
     if not isinstance(value, int | float):
         return ""
-    if 0 < value < 0.5 * 10.0**-digits:  # not 0.000
+    if 0 < value < 0.5 * 10.0**-digits:  # instead of 0.000
         return f"<{10.0**-digits:g}"
     return f"{value:.{digits}f}" if not math.isfinite(value) or abs(value) < 1e6 else f"{value:.3g}"
 
@@ -47,7 +47,7 @@ def _interval(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
 def newest_lines(
     pen: Pen, row: Mapping[str, Any], units: Mapping[str, str], recorder: Recorder, height: int
 ) -> list[Text]:
-    """Return the leading descriptor of the newest frame with both its errors, and how good the frame is."""
+    """Return the newest frame's leading descriptor with both of its errors, and the quality of the frame."""
     first = leading(row)
     digits = digits_of(row, first)
     unit = f" {units[first]}" if units.get(first) else ""
@@ -76,7 +76,7 @@ def newest_lines(
 
 
 def _reading(row: Mapping[str, Any]) -> str:
-    """Return the reading that is shown: the voltage, or the temperature; empty if a frame has none."""
+    """Return the shown reading: the voltage, or the temperature; empty if a frame has neither."""
     return next((name for name in (*VOLTAGE_FIELDS, *TEMPERATURE_FIELDS) if name in row), "")
 
 
@@ -86,7 +86,7 @@ def _usual(recorder: Recorder) -> str:
 
 
 def frame_lines(pen: Pen, rows: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-    """Return the latest frames, the newest first."""
+    """Return lines on the latest frames, the newest first."""
     shown = list(rows)[::-1][: max(height - 1, 0)]
     if not shown:
         return []
@@ -114,7 +114,7 @@ def frame_lines(pen: Pen, rows: Sequence[Mapping[str, Any]], height: int) -> lis
 def descriptor_lines(
     pen: Pen, row: Mapping[str, Any], units: Mapping[str, str], shown: Collection[str]
 ) -> list[Text]:
-    """Return the descriptors of a frame that are to be shown, with the scatter of repeats and the interval."""
+    """Return the shown descriptors of a frame, with the scatter of repeats and the interval."""
     names = [name for name in shown if f"{name}_mean" in row and f"{name}_lo" in row]
     columns = [
         Column("DESCRIPTOR", names, 9, right=False, most=16),
@@ -127,7 +127,7 @@ def descriptor_lines(
 
 
 def decision_lines(pen: Pen, decisions: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-    """Return the latest decisions, the newest first, with what became of them."""
+    """Return lines on the latest decisions with their outcomes, the newest first."""
     newest = sorted(decisions, key=lambda d: d["time"])[::-1][: height - 1]
     samples = [d.get("sample", "") for d in newest]
     columns = [
@@ -145,7 +145,7 @@ def _status_style(decision: Mapping[str, Any]) -> str:
 
 
 def _why(decision: Mapping[str, Any]) -> str:
-    """Return the reasons of a decision and of its status; that of a failure first."""
+    """Return the reasons of a decision and of its status; the reason of a failure comes first."""
     about = f"{decision['rule']}: {decision['reason']}"
     status = decision.get("status_reason", "")
     if not status:
@@ -155,7 +155,7 @@ def _why(decision: Mapping[str, Any]) -> str:
 
 
 def clock(at: float) -> str:
-    """Return a time of day; empty for a time that has none."""
+    """Return a time of day; empty if it is unknown."""
     try:
         return time.strftime("%H:%M:%S", time.localtime(at))
     except (ValueError, OverflowError, OSError):

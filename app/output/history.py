@@ -1,4 +1,4 @@
-"""What an agent found, kept in memory for a program or a notebook that reads it as tables."""
+"""The results of an agent, kept in memory for a program or notebook that reads them as tables."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ class KeptFrame:
     """A frame that was answered or set aside."""
 
     keys: tuple[str, ...]
-    """Names of ``values``; equal ones are one object."""
+    """Names of ``values``; frames with equal names share one object."""
     values: tuple[Any, ...]
     grid: Array | None = None
     """(G,) energies of the spectrum, eV relative to the tabulated edge."""
@@ -37,48 +37,48 @@ class KeptFrame:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Its row of descriptors.csv with ``series``, ``frame_uid``, ``reason`` and ``detail``."""
+        """Row of descriptors.csv, with ``series``, ``frame_uid``, ``reason`` and ``detail``."""
         return dict(zip(self.keys, self.values, strict=True))
 
 
 class History:
     """A subscriber that keeps the frames, decisions and notes of the agent's documents; it never raises.
 
-    One thread sends documents; others may read meanwhile, with :attr:`lock` what belongs together. A frame takes some
-    4 kB.
+    One thread sends documents; others may read at the same time, and hold :attr:`lock` to read data that belong
+    together. A frame takes some 4 kB.
 
     Parameters
     ----------
     most : int or None
-        Number of the latest frames, decisions and notes that are kept; None: all.
+        Number of latest frames, decisions and notes to keep; None: all.
     """
 
     def __init__(self, most: int | None = None) -> None:
         self.recorder = Recorder(self._answered)
         self.lock = threading.RLock()
         self.frames: deque[KeptFrame] = deque(maxlen=most)
-        """Frames that were answered or set aside, in the order of their answers."""
+        """Frames that were answered or set aside, in this order."""
         self.numbered = 0
-        """Number of all frames, also of those that are not kept any more."""
+        """Number of all frames, including those no longer kept."""
         self.decisions: dict[str, dict[str, Any]] = {}
-        """Rows of decisions.csv by id, each with its latest status."""
+        """Rows of decisions.csv by id, with the latest status of each."""
         self.notes: deque[dict[str, Any]] = deque(maxlen=most)
-        """Notes on data that was set aside or lost."""
+        """Notes on data set aside or lost."""
         self.units: dict[str, str] = {}
         """Units of the columns."""
         self.versions: dict[str, str] = {}
-        """Versions on which the estimates depend, by package."""
+        """Versions that the estimates depend on, by package."""
         self.paused = ""
         """Why the experiment is paused, in words; empty if it is not."""
         self.documents = 0
         """Number of documents received."""
         self._most = most
         self._without_spectrum: dict[str, KeptFrame] = {}
-        """Frames of which the spectrum has not come, by uid: those of a page come after all their descriptors."""
+        """Frames whose spectrum has not arrived, by uid; the spectra of a page follow all its descriptors."""
         self._runs: dict[str, Mapping[str, Any]] = {}
         """RunStarts of the agent's open runs."""
         self._streams: dict[str, Mapping[str, Any]] = {}
-        """Descriptors of their streams."""
+        """Descriptors of the streams of these runs."""
         self._keys: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._paused_run = ""
 
@@ -94,7 +94,7 @@ class History:
                     self._take("event", event)
                 if name != "event_page":
                     self._take(name, doc)
-        except Exception:  # a reader must not cost a frame
+        except Exception:  # an error of the reader must not cost a frame
             _log.exception("document not kept", name=name)
 
     def _take(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -165,12 +165,12 @@ class History:
 
 
 class Tail:
-    """Sends the documents of a file to a history, each once, also while another process adds some. Thread-safe.
+    """Sends each document in a file to a history once, even while another process adds documents. Thread-safe.
 
     Parameters
     ----------
     path : Path
-        A .jsonl file of an agent's documents.
+        A .jsonl file with documents of an agent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,19 +179,19 @@ class Tail:
         self._lock = threading.Lock()
 
     def __call__(self, history: History) -> None:
-        """Send the documents that are new and complete.
+        """Send the new complete documents.
 
         Raises
         ------
         InputError
-            The file cannot be read, or has none of an agent's documents.
+            The file cannot be read, or holds no documents of an agent.
         """
         try:
             with self._lock, self.path.open("rb") as file:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):
-                        return  # another process is writing it
+                        return  # another process is still writing it
                     self._send(line, history)
                     self._offset += len(line)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What rules compare with their bars, frame by frame: found by judging published frames again."""
+"""Finds what rules compared with their bars at each frame, by judging published frames again."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from ...agent.types import Decision, Frame, SetAside
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a rule compared at a frame that it followed."""
+    """A comparison by a rule at a frame that it followed."""
 
     rule: str
     part: int
-    """Number of the condition among those of the rule, as ``triggers_in`` yields them."""
+    """Index of the condition in the rule, in the order of ``triggers_in``."""
     series: str
-    """Series with its absorber."""
+    """Series with its absorber, in words."""
     time: float
-    """Unix s."""
+    """Time of the frame, Unix s."""
     compared: Compared | None
-    """None if the frame was left out, or the window was not full."""
+    """The comparison; None if the frame was left out, or if the window was not full."""
 
 
 def decided(
@@ -29,13 +29,13 @@ def decided(
     units: Mapping[str, str],
     judged: list[Judgement] | None = None,
 ) -> list[Decision]:
-    """Return the decisions of rules on what an agent has published.
+    """Return the decisions of rules on published data.
 
     Parameters
     ----------
-    items : in the order of their publication
-    units : of the quantities, by name
-    judged : gets what was compared at each frame
+    items : frames, notes and ends of runs in the order of publication
+    units : units of the quantities, by name
+    judged : receives the comparisons at each frame
     """
     judge, made = Rules(rules, units), list[Decision]()
     for item in items:
@@ -44,7 +44,7 @@ def decided(
         elif isinstance(item, SetAside):
             made += judge.note(item)
         else:
-            # Before the call, since a decision may begin a stage, which has other watches.
+            # Before the call, since a decision may begin a stage with other watches.
             followed = judge.followed(item[0]) if judged is not None else ()
             made += judge(*item)
             if judged is not None:

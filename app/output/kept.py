@@ -1,4 +1,4 @@
-"""Files of a session that outlive a full disk: what cannot be written waits in memory, up to a limit."""
+"""Files of a session that survive a full disk: unwritten data wait in memory, up to a limit."""
 
 import os
 import threading
@@ -15,14 +15,14 @@ from ...agent.types import get_logger
 _log = get_logger()
 
 BACKLOG_MB = 64
-"""Size of the documents that wait for space on the disk, MB."""
+"""Largest size of the documents that wait for space on the disk, MB."""
 _BLOCK_BYTES = 65_536
 _RETRY_S = 1.0
-"""Interval at which writing is tried again, s."""
+"""Interval between attempts to write, s."""
 
 
 class Alarm:
-    """Logs once that files of a folder cannot be written, and once that they can be written again."""
+    """Logs once if files of a folder cannot be written, and once when they can be written again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,12 +31,12 @@ class Alarm:
 
     @property
     def broken(self) -> set[str]:
-        """Names of the files that could not be written at the last try."""
+        """Names of the files that could not be written in the last attempt."""
         with self._lock:
             return set(self._broken)
 
     def failed(self, name: str, error: OSError) -> None:
-        """Report a file that cannot be written."""
+        """Report that a file cannot be written."""
         with self._lock:
             first = not self._broken
             self._broken.add(name)
@@ -46,7 +46,7 @@ class Alarm:
             _log.error("output not written", folder=str(self._folder), file=name, detail=detail)
 
     def written(self, name: str) -> None:
-        """Report a file that is written."""
+        """Report that a file was written."""
         if name not in self._broken:
             return
         with self._lock:
@@ -57,17 +57,17 @@ class Alarm:
 
 
 class DocumentFile:
-    """The documents of a session: a subscriber that never raises on a full disk.
+    """The file of a session's documents: a subscriber that never raises if the disk is full.
 
-    A document that cannot be written waits with all later ones. Beyond ``BACKLOG_MB`` the oldest Events among them
-    are dropped and counted; starts, Descriptors and stops wait on, because later Events mean nothing without them.
+    A document that cannot be written waits, and so do all later ones. Beyond ``BACKLOG_MB`` the oldest waiting Events
+    are dropped and counted; starts, Descriptors and stops wait on, because later Events are useless without them.
 
     Parameters
     ----------
     path : Path
     alarm : Alarm
     known : set of str
-        Uids of documents that the file has from before a restart, and that come again.
+        Uids of documents that the file had before a restart and that arrive again.
     fsync : bool
         Whether each document is on the disk when the call returns.
     """
@@ -81,19 +81,19 @@ class DocumentFile:
         self._tried_at = 0.0
         self._closed = self._gone = False
         self.cut = False
-        """Whether somebody has shortened the file, so that documents are missing."""
+        """Whether somebody has shortened the file, so that it lacks documents."""
         self._heads: dict[str, list[tuple[str, bytes]]] = {}
-        """Start and Descriptors of each open run, without which its later Events mean nothing."""
+        """Start and Descriptors of each open run, without which its later Events are useless."""
         self._written = 0
         self._lock = threading.Lock()
         self.dropped = 0
-        """Number of documents given up, since too many waited."""
+        """Number of documents dropped because too many waited."""
         self._told = 0
-        """Number of them that the log has told."""
+        """Number of those that the log has reported."""
 
     @property
     def lost(self) -> int:
-        """Number of documents that are not in the file."""
+        """Number of documents that the file lacks."""
         return self.dropped + len(self._waiting) + (self._written if self._gone else 0)
 
     @property
@@ -102,7 +102,7 @@ class DocumentFile:
         return bool(self._waiting)
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Append one document, or keep it."""
+        """Append one document, or let it wait."""
         if doc["uid"] in self._known:
             return
         record = self._sink.encode(name, doc)
@@ -116,13 +116,13 @@ class DocumentFile:
                 self._drop()
 
     def flush(self) -> None:
-        """Try to write what waits, and the whole file if somebody has removed it."""
+        """Try to write the waiting documents, and the whole file if somebody has removed it."""
         with self._lock:
-            self._gone = True  # as far as is known
+            self._gone = True  # as far as this process knows
             self._write()
 
     def close(self) -> None:
-        """Write what waits, if possible, and close the file; later documents are only counted."""
+        """Write the waiting documents if possible, and close the file; later documents are only counted."""
         self.flush()
         with self._lock:
             self._closed = True
@@ -156,7 +156,7 @@ class DocumentFile:
             self._heads.pop(doc.get("run_start", ""), None)
 
     def _mend_cut(self) -> None:
-        """Report that somebody has shortened the file, and write again what later Events need."""
+        """Report that somebody has shortened the file; write again what later Events need."""
         if not (lost := self._sink.mend_cut()):
             return
         self.cut = True
@@ -167,18 +167,18 @@ class DocumentFile:
         _log.error("file was shortened", file=str(self._sink.path), lost_bytes=lost, detail=detail)
 
     def _tell(self) -> None:
-        """Log how many documents were given up since the last time."""
+        """Log the number of documents dropped since the last report."""
         if given_up := self.dropped - self._told:
             detail = f"more than {BACKLOG_MB} MB waited for space on the disk; subscribers received them"
             _log.error("documents not in the file", file=str(self._sink.path), given_up=given_up, detail=detail)
             self._told = self.dropped
 
     def _drop(self) -> None:
-        """Drop the older half of the waiting Events, or of all documents if none is an Event."""
+        """Drop the older half of the waiting Events, or of all documents if none of them is an Event."""
         events = sum(name == "event" for name, _ in self._waiting)
-        drop = ((events or len(self._waiting)) + 1) // 2  # half, so that this is rarely needed
+        drop = ((events or len(self._waiting)) + 1) // 2  # half of them, so that this happens rarely
         self.dropped += drop
-        if not self._told:  # at once; of the others, the number once the disk has space
+        if not self._told:  # reported at once; further ones once the disk has space
             self._tell()
         kept: deque[tuple[str, bytes]] = deque()
         for name, record in self._waiting:
@@ -191,7 +191,7 @@ class DocumentFile:
 
 
 def cut_torn_line(path: Path) -> int:
-    """Remove what follows the last complete line of a file; return its size, bytes."""
+    """Remove everything after the last complete line of a file; return its size, bytes."""
     with path.open("r+b") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:
@@ -207,7 +207,7 @@ def cut_torn_line(path: Path) -> int:
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file beside ``path``, which then takes its place at once.
+    """Let ``write`` create a file beside ``path``, then replace ``path`` by it in one step.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Live view of a session: lines that are redrawn below the log on a terminal, and plain lines elsewhere.
+"""Live view of a session: lines redrawn below the log on a terminal, plain lines elsewhere.
 
-It shares the terminal with the log, which stays in the terminal's history; a full-screen application would hide it.
+It shares the terminal with the log and its history; a full-screen application would hide them.
 """
 
 import io
@@ -27,25 +27,25 @@ _log = get_logger()
 
 _LINE_INTERVAL_S = 5.0
 _CHANGED_S = 0.2
-"""Shortest time between two drawings of a screen on which something is new, s."""
+"""Shortest time between two drawings if there is news, s."""
 _SAME_S = 0.5
-"""The same if only time has passed, s."""
+"""Shortest time between two drawings without news, s."""
 _FOR_THE_LOG = 5
-"""Part of the height that the log keeps: one in so many lines."""
+"""Divisor of the height: one line in so many is left for the log."""
 _LEAST_FOR_THE_LOG = 2
 
 
 class _Nowhere(io.StringIO):
-    """A file that keeps nothing."""
+    """A file that discards everything."""
 
     def write(self, s: str, /) -> int:
         return len(s)
 
 
 class Display:
-    """Shows what happens in a session on stderr; stdout is for results.
+    """Shows the progress of a session on stderr, since stdout is for results.
 
-    A terminal that goes away, as with a broken ssh connection, costs the view, and never the session.
+    If the terminal goes away, as with a broken ssh connection, only the view is lost, never the session.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Display:
     planned : int or None
         Expected number of frames.
     facts : callable
-        Returns what is known besides, at once.
+        Returns at once further facts on the session.
     units : mapping of str to str
         Units of the quantities, by name.
     console : Console, optional
@@ -84,7 +84,7 @@ class Display:
                 self._live.start()
 
     def refresh(self) -> None:
-        """Show what is new; to be called often, since it draws only as often as a person can follow."""
+        """Show news; may be called often, since it draws only as often as a person can follow."""
         with self._unless_gone():
             if self._live is not None:
                 self._refresh_screen(self._live)
@@ -105,7 +105,7 @@ class Display:
 
     @contextmanager
     def _unless_gone(self) -> Iterator[None]:
-        """Write to nowhere from now on, once the terminal takes nothing more."""
+        """Discard all output from now on if the terminal accepts no more."""
         try:
             yield
         except OSError as error:
@@ -134,7 +134,7 @@ class Display:
         live.update(Text("\n", no_wrap=True, overflow="crop").join(self._drawn), refresh=True)
 
     def _erase_folded(self, width: int) -> None:
-        """Erase the lines that a narrower terminal has folded into more than those that will be drawn over."""
+        """Erase lines that a narrower terminal has folded into more lines than will be overwritten."""
         folded = sum(max(-(-line.cell_len // width), 1) for line in self._drawn) - len(self._drawn)
         if folded > 0:
             up = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)] * folded
@@ -165,7 +165,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         plain = Pen(self._console.width, self._screen.ascii).plain(line)
-        self._console.print(plain, highlight=False, markup=False)  # a name may have brackets
+        self._console.print(plain, highlight=False, markup=False)  # a name may contain brackets
 
 
 def _scan(facts: Facts) -> str:

@@ -1,4 +1,4 @@
-"""The log of a session as JSON lines in its folder, beside the lines on stderr."""
+"""Writes the log of a session as JSON lines in its folder, besides the lines on stderr."""
 
 import json
 import logging
@@ -20,14 +20,13 @@ _log = get_logger()
 
 LOG = "log.jsonl"
 _FILE_BYTES, _FILES = 10_000_000, 5
-"""Size of a file, and number of older ones that are kept: at most 60 MB, some 200 000 lines, which is a line every
-three seconds for a week."""
+"""Size of a file, bytes, and number of older files: at most 60 MB, a line every three seconds for a week."""
 _MAX_LINE = 100_000
-"""Length of a line beyond which its context is left out: a line must fit a file many times."""
+"""Length of a line above which its context is left out, since a file must hold many lines."""
 
 
 class _JSONLines(logging.Formatter):
-    """Formats a record as one line of JSON: timestamp (UTC), level, event, context, and the traceback if any."""
+    """Formats a record as one line of JSON: timestamp (UTC), level, event, context, and any traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -44,12 +43,12 @@ class _JSONLines(logging.Formatter):
 
 
 def _object(line: Mapping[str, Any]) -> str:
-    """Return an object of JSON that any parser reads."""
+    """Return an object as JSON that any parser can read."""
     return "{" + ", ".join(f"{_value(str(name))}: {_value(value)}" for name, value in line.items()) + "}"
 
 
 def _value(value: Any) -> str:
-    """Return a value as JSON; what JSON cannot express, NaN among it, becomes text."""
+    """Return a value as JSON; values that JSON cannot express, such as NaN, become text."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError):
@@ -57,23 +56,24 @@ def _value(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what a NumPy value contains; anything else as text."""
+    """Return a NumPy value as a Python value; anything else as text."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 class LogFile(RotatingFileHandler):
-    """Writes the package's log to a folder until ``close``; the log of an earlier session is continued.
+    """Writes the package's log to a folder until ``close``; it continues the log of an earlier session.
 
-    A line that cannot be written is lost, without an exception: logging must never cost a frame. The alarm says so.
+    A line that cannot be written is lost without an exception, since logging must never cost a frame; the alarm
+    reports it.
     """
 
     def __init__(self, folder: Path, alarm: Alarm) -> None:
-        # A file name that is not Unicode gives surrogates, which UTF-8 cannot encode; their escape is valid JSON.
+        # A file name that is not Unicode contains surrogates, which UTF-8 cannot encode: they are escaped.
         super().__init__(
             folder / LOG, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace",
             delay=True,
         )  # fmt: skip
-        self.mode = "a+"  # so that what a removed file holds can be read
+        self.mode = "a+"  # so that the contents of a removed file can be read
         self.setFormatter(_JSONLines())
         self._alarm = alarm
         self._failed = False
@@ -87,7 +87,7 @@ class LogFile(RotatingFileHandler):
             self._alarm.written(LOG)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name of logging
-        """Report a full disk once, instead of printing a traceback per line."""
+        """Report a full disk once, instead of printing a traceback for each line."""
         self._failed = True
         if self.stream is not None and self.stream.closed:  # by a rotation that could not flush
             self.stream = None
@@ -96,7 +96,7 @@ class LogFile(RotatingFileHandler):
             self._alarm.failed(LOG, error)
 
     def restore(self) -> None:
-        """Write the file again if somebody has removed it; another one in its place is kept as ``.other``."""
+        """Restore the file if somebody has removed it; another file in its place is kept as ``.other``."""
         with suppress(OSError), self.lock or nullcontext():
             if (removed := self.stream) is None or os.fstat(removed.fileno()).st_nlink:
                 return
@@ -111,7 +111,7 @@ class LogFile(RotatingFileHandler):
             _log.error("file was removed, and is written again", file=self.baseFilename)
 
     def retry(self) -> None:
-        """Try to write what waits since a line could not be written."""
+        """Try to write the lines that wait since one could not be written."""
         if self._failed:
             with suppress(OSError):
                 self.flush()
@@ -119,7 +119,7 @@ class LogFile(RotatingFileHandler):
                 self._alarm.written(LOG)
 
     def close(self) -> None:
-        """Take no more lines, and close the file."""
+        """Accept no more lines, and close the file."""
         self.restore()
         self._logger.removeHandler(self)
         with suppress(OSError):

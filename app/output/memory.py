@@ -1,4 +1,4 @@
-"""The memory of a process that runs for weeks."""
+"""Memory management of a process that runs for weeks."""
 
 import ctypes
 import gc
@@ -7,9 +7,9 @@ from contextlib import suppress
 
 
 def give_back_memory() -> None:
-    """Return what this process has freed to the system, which takes some 5 ms.
+    """Return freed memory of this process to the system, which takes some 5 ms.
 
-    After peaks, glibc keeps tens of MB between the blocks that are in use, so that the process seems to grow.
+    After peaks, glibc retains tens of MB between the blocks in use, so that the process seems to grow.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
@@ -19,8 +19,8 @@ def give_back_memory() -> None:
 def keep_what_exists() -> None:
     """Exempt all present objects from Python's garbage collection, which takes some 0.1 s.
 
-    Modules and models are hundreds of thousands of objects that stay until the end. Each full collection would visit
-    them, while frames wait.
+    Modules and models consist of hundreds of thousands of permanent objects, which each full collection would visit
+    while frames wait.
     """
     gc.collect()
     gc.freeze()

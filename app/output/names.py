@@ -1,7 +1,7 @@
-"""Names of files of a session's folder that others read while it runs."""
+"""Names of files in a session's folder that others read while it runs."""
 
 DOCUMENTS = "documents.jsonl"
 SESSION = "session.json"
-"""What a session is, written at its start."""
+"""Description of the session, written at its start."""
 SUMMARY = "summary.json"
-"""Counts and results, and what the rules judged last."""
+"""Counts and results, and the last judgements of the rules."""

@@ -1,4 +1,4 @@
-"""Lines of text that fit a terminal: whole numbers, shortened names, and ASCII where there is no Unicode."""
+"""Lines of text that fit a terminal: complete numbers, shortened names, and ASCII if there is no Unicode."""
 
 import math
 import unicodedata
@@ -14,9 +14,9 @@ _ASCII = str.maketrans({
     **{"━": "#", "─": "-", "╌": "-", "│": "|", "┤": "|", "’": "'", "“": '"', "”": '"'},
 })  # fmt: skip
 GAP = 2
-"""Cells between two columns."""
+"""Number of cells between two columns."""
 _LEAST_NAME = 8
-"""Least width of a column of names, in cells."""
+"""Smallest width of a column of names, in cells."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,21 @@ class Column:
     title: str
     cells: Sequence[str]
     keep: int = 0
-    """Columns with the lowest number are left out first if the table is too wide."""
+    """Rank of the column: those with the lowest rank are dropped first if the table is too wide."""
     right: bool = True
     most: int | None = None
-    """Width, in cells, to which its texts may be shortened; None: they are numbers, which are never cut."""
+    """Width, in cells, to which its texts may be shortened; None for numbers, which are never cut."""
     styles: Sequence[str] = ()
     """Style of each cell."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A piece of a line, which is shown whole or not at all."""
+    """A piece of a line that is shown completely or not at all."""
 
     text: str
     keep: int = 0
-    """Fields with the lowest number are left out first if there is no room."""
+    """Rank of the field: those with the lowest rank are dropped first if there is no room."""
     style: str = ""
 
 
@@ -48,15 +48,15 @@ class Field:
 class Pen:
     """Writes lines of at most ``width`` cells.
 
-    Control and formatting characters of names are left out: they could move the cursor or turn the writing direction.
+    Control and formatting characters in names are removed, since they could move the cursor or reverse the text.
     """
 
     width: int
     ascii: bool = False
-    """Whether the terminal has no other characters."""
+    """Whether the terminal supports only ASCII characters."""
 
     def plain(self, text: str) -> str:
-        """Return a text as the terminal can show it, on one line."""
+        """Return a text in the characters of the terminal, on one line."""
         if text.isascii() and text.isprintable():
             return text
         text = "".join(c if c.isprintable() else " " * c.isspace() for c in text)
@@ -67,7 +67,7 @@ class Pen:
         return kept.encode("ascii", "replace").decode()
 
     def cut(self, text: str, width: int | None = None) -> str:
-        """Return a text of at most ``width`` cells, by default those of the line, that ends with a whole word."""
+        """Return a text of at most ``width`` cells (default: the line) that ends with a complete word."""
         width = self.width if width is None else width
         text = self.plain(text)
         if cell_len(text) <= width:
@@ -80,7 +80,7 @@ class Pen:
         return set_cell_size(f"{short.rstrip()} {mark}", width).rstrip()
 
     def name(self, text: str, width: int) -> str:
-        """Return a name of at most ``width`` cells, with its beginning and its end."""
+        """Return a name of at most ``width`` cells that keeps its beginning and its end."""
         text = self.plain(text)
         if cell_len(text) <= width:
             return text
@@ -97,7 +97,7 @@ class Pen:
         return _line([(self.cut(text), style)])
 
     def between(self, left: str, right: str, style: str = "") -> Text:
-        """Return a line with a text at each end; the left one is shortened as a name."""
+        """Return a line with a text at each end; the left one is shortened like a name."""
         right = self.plain(right)
         room = self.width - cell_len(right) - GAP
         if room < _LEAST_NAME:
@@ -106,7 +106,7 @@ class Pen:
         return _line([(left, style), (" " * (self.width - cell_len(left) - cell_len(right)) + right, "dim")])
 
     def wrap(self, text: str, rows: int, indent: int = 0, style: str = "") -> list[Text]:
-        """Return a text on at most ``rows`` lines, of which the last one is cut."""
+        """Return a text on at most ``rows`` lines; the last line is cut if needed."""
         words, lines, used = self.plain(text).split(), list[str](), 0
         while words[used:] and len(lines) < rows:
             room = self.width - (indent if lines else 0)
@@ -121,7 +121,7 @@ class Pen:
         return [_line([(" " * indent * bool(k) + line, style)]) for k, line in enumerate(lines)]
 
     def flow(self, fields: Sequence[Field], rows: int = 1, indent: int = 0) -> list[Text]:
-        """Return fields side by side on at most ``rows`` lines, without those that do not fit."""
+        """Return fields side by side on at most ``rows`` lines; fields that do not fit are left out."""
         shown = [Field(self.plain(f.text), f.keep, f.style) for f in fields if f.text]
         while shown:
             lines: list[list[Field]] = [[]]
@@ -149,16 +149,16 @@ class Pen:
         return _line([part for k, f in enumerate(fields) for part in (parts[k], (f.text, f.style))])
 
     def fits(self, columns: Sequence[Column]) -> bool:
-        """Whether a table of all columns, with shortened texts, fits."""
+        """Return whether a table of all columns, with shortened texts, fits."""
         return self._needed(self._plain_columns(columns)) <= self.width
 
     def table(self, columns: Sequence[Column], rows: int) -> list[Text]:
-        """Return a table of at most ``rows`` lines with its header, without the columns that do not fit."""
+        """Return a table of at most ``rows`` lines including its header; columns that do not fit are left out."""
         shown = self._plain_columns(columns)
         while len(shown) > 1 and self._needed(shown) > self.width:
             shown.remove(min(shown, key=lambda c: c.keep))
         widths = [_width(c) for c in shown]
-        for k, column in enumerate(shown):  # what is too wide comes off the texts, in their order
+        for k, column in enumerate(shown):  # texts are shortened in their order to the available width
             over = sum(widths) + GAP * (len(widths) - 1) - self.width
             if over > 0 and column.most is not None:
                 widths[k] = max(widths[k] - over, min(column.most, widths[k]), 1)
@@ -176,7 +176,7 @@ class Pen:
         return lines[:rows]
 
     def bar(self, part: float, width: int) -> str:
-        """Return a bar of which a part, 0…1, is full."""
+        """Return a bar that is filled to a share, 0…1."""
         full = round(min(max(part, 0.0), 1.0) * width)
         return self.plain("━" * full + "─" * (width - full))
 
@@ -188,7 +188,7 @@ class Pen:
 
     @staticmethod
     def _needed(columns: Sequence[Column]) -> int:
-        """Return the least width of a table, in cells."""
+        """Return the smallest width of a table, in cells."""
         widths = [_width(c) if c.most is None else min(_width(c), c.most) for c in columns]
         return sum(widths) + GAP * (len(columns) - 1)
 
@@ -216,7 +216,7 @@ def _line(parts: Sequence[tuple[str, str]]) -> Text:
 
 
 def beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text]:
-    """Return two columns of lines side by side, of which the left one has ``width`` cells."""
+    """Return two columns of lines side by side; the left one has ``width`` cells."""
     lines: list[Text] = []
     for number in range(max(len(left), len(right))):
         line = left[number].copy() if number < len(left) else _line([])
@@ -228,7 +228,7 @@ def beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it.
+    """Return a duration as a person would say it.
 
     >>> duration(0.42), duration(12.3), duration(200), duration(7500), duration(200000)
     ('0.4 s', '12 s', '3 min 20 s', '2 h 05 min', '2 d 07 h')
@@ -245,9 +245,9 @@ def duration(seconds: float) -> str:
 
 
 def needs_ascii(encoding: str, environment: Mapping[str, str]) -> bool:
-    """Whether a terminal shows ASCII only: by the encoding of the stream, or by the locale C.
+    """Return whether a terminal shows only ASCII, according to the stream's encoding or the locale C.
 
-    Python itself sets ``LC_CTYPE`` to ``C.UTF-8`` in the locale C, so that this says nothing.
+    ``LC_CTYPE`` is no evidence: in the locale C, Python itself sets it to ``C.UTF-8``.
     """
     ctype = environment.get("LC_CTYPE", "")
     locale = environment.get("LC_ALL") or (ctype if ctype != "C.UTF-8" else "") or environment.get("LANG", "")

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar for each task on a terminal, plain lines elsewhere."""
+"""Progress of long work on stderr: a bar per task on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -18,14 +18,15 @@ LINES_PER_TASK = 100
 def progress_bars(console: "Console | None" = None) -> Iterator[Progress]:
     """Show progress until the block ends: bars on a terminal, lines elsewhere.
 
-    Without a terminal each piece is a line; a task of more than ``LINES_PER_TASK`` pieces prints a line per percent.
+    Without a terminal, each piece of work prints a line; a task of more than ``LINES_PER_TASK`` pieces prints a line
+    per percent.
 
     Parameters
     ----------
     console : Console, optional
         stderr by default.
     """
-    import rich.progress  # late: most commands show no progress
+    import rich.progress  # imported late, since most commands show no progress
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
@@ -47,7 +48,7 @@ def progress_bars(console: "Console | None" = None) -> Iterator[Progress]:
 
 @contextmanager
 def progress_on_terminal() -> Iterator[Progress]:
-    """Show bars on a terminal and nothing elsewhere, for work whose messages count more than its progress."""
+    """Show bars on a terminal and nothing elsewhere, for work whose messages matter more than its progress."""
     if sys.stderr.isatty():
         with progress_bars() as show:
             yield show

@@ -1,4 +1,4 @@
-"""What a session keeps of the agent's documents, as rows."""
+"""Collects the rows of a session from the agent's documents."""
 
 import random
 import threading
@@ -18,41 +18,41 @@ from ...agent.types import Flag, Reason, get_logger, is_final, keys_of
 _log = get_logger()
 
 VOLTAGE_FIELDS = ("voltage", "Ewe_V", "potential", "Ewe")
-"""Names of the cell voltage among the readings, in order of preference."""
+"""Names of the cell voltage among the readings, the preferred ones first."""
 TEMPERATURE_FIELDS = ("temperature", "sample_temperature")
-"""Names of the sample's temperature among the readings, in order of preference."""
+"""Names of the sample's temperature among the readings, the preferred ones first."""
 OOD_LIMIT = 1.0
 """Out-of-distribution score above which a spectrum is flagged as out of distribution."""
 _FIRST_COLUMNS = ("time", "run_uid", "seq_num")
 NAME_COLUMNS = ("sample", "scan_id", "file", "element")
-"""Columns of every table of a session that say what was measured."""
+"""Columns of every table of a session that identify the measurement."""
 _QUALITY_COLUMNS = ("ood_score", "e0_ev", "edge_step", "noise", "latency_ms", "flags")
 MOST_TOGETHER = 2000
-"""Number of answered frames of which a spectrum may still come."""
+"""Largest number of answered frames whose spectrum may still arrive."""
 MAX_DRAWN = 1000
-"""Number of frames in the picture."""
+"""Largest number of frames in the picture."""
 LATEST = 24
-"""Number of frames in the live view."""
+"""Largest number of frames in the live view."""
 LATEST_DECISIONS = 100
-"""Number of decisions in the picture."""
+"""Largest number of decisions in the picture."""
 MAX_NOTES = 1000
-"""Number of notes on frames set aside in the picture."""
+"""Largest number of notes on frames set aside in the picture."""
 MAX_READINGS = 500
-"""Number of readings that have columns, over all runs; documents.jsonl contains the others too."""
+"""Largest number of readings with columns, over all runs; documents.jsonl contains all of them."""
 MAX_SAMPLES = 1000
-"""Number of samples that the summary counts one by one."""
+"""Largest number of samples that the summary counts individually."""
 OTHERS = "other samples"
 HISTORY_COLUMNS = (
     *("proposed_at", "proposed_by", "approved_at", "approved_by", "sent_at", "settled_at", "settled_by"),
 )
-"""Columns of decisions.csv that say when a decision came to a status, Unix s, and which person brought it there."""
+"""Columns of decisions.csv for when a decision reached a status, Unix s, and which person set it."""
 _LATENCY_BINS_MS = np.geomspace(1e-3, 1e13, 3840)
-"""Upper ends of the classes in which latencies are counted, ms; they differ by 1 %."""
+"""Upper limits of the bins of the latency histogram, ms; they differ by 1 %."""
 _GAP_REASONS = frozenset({Reason.JOINED_LATE, Reason.LATE, Reason.QUEUE_FULL, Reason.EVENTS_LOST})
 
 
 def _ignore(row: dict[str, Any]) -> None:
-    """Do nothing with a row."""
+    """Discard a row."""
 
 
 @dataclass(slots=True)
@@ -60,9 +60,9 @@ class DrawnFrame:
     """A frame of the picture."""
 
     row: dict[str, Any]
-    """Its row of descriptors.csv."""
+    """Row of descriptors.csv of the frame."""
     series: str
-    """Key of its series."""
+    """Key of the frame's series."""
     edge: str | None = None
     spectrum: np.ndarray | None = None
     """(G,) aligned spectrum."""
@@ -70,26 +70,26 @@ class DrawnFrame:
 
 @dataclass(frozen=True, slots=True)
 class DrawnNote:
-    """A note of the picture: a frame, or several, that were set aside or are missing."""
+    """A note of the picture: one or more frames that were set aside or are missing."""
 
     time: float
-    """Unix s."""
+    """Time of the note, Unix s."""
     reason: str
     count: int
     number: int
     """Number of the frame in its run; 0 if the note has none."""
     run_uid: str
     after: int
-    """Number of frames that were answered before."""
+    """Number of frames answered before the note."""
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the picture of a session shows."""
+    """The data that the picture of a session shows."""
 
     frames: list[DrawnFrame]
-    """All frames or, of more than ``MAX_DRAWN``, a random sample and the latest one."""
+    """All frames or, if there are more than ``MAX_DRAWN``, a random sample and the latest frame."""
     count: int
     """Number of all frames."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
@@ -100,9 +100,9 @@ class Drawn:
     notes: list[DrawnNote] = field(default_factory=list)
     """The latest notes on frames set aside."""
     set_aside: dict[str, int] = field(default_factory=dict)
-    """Number of all frames set aside, by reason."""
+    """Number of frames set aside, by reason."""
     descriptors: dict[str, str] = field(default_factory=dict)
-    """Units of the descriptors that are shown, by name."""
+    """Units of the shown descriptors, by name."""
     units: dict[str, str] = field(default_factory=dict)
     """Units of the readings, by name."""
 
@@ -115,16 +115,16 @@ class Drawn:
 
 
 class Recorder:
-    """A subscriber that keeps of the agent's documents what the live view, the picture and the summary need.
+    """A subscriber that keeps the data that the live view, the picture and the summary need.
 
-    Its memory does not grow with the number of frames. One thread sends documents; others may read meanwhile.
+    Its memory does not grow with the number of frames. One thread sends documents; others may read at the same time.
 
     Parameters
     ----------
     frame_row : callable
         Receives the row of descriptors.csv of each frame.
     decision_row : callable
-        Receives the row of decisions.csv of each decision with a last status.
+        Receives the row of decisions.csv of each decision with a final status.
     """
 
     def __init__(
@@ -137,23 +137,23 @@ class Recorder:
         self.latest: deque[dict[str, Any]] = deque(maxlen=LATEST)
         """Rows of the latest frames."""
         self.frame_at: float | None = None
-        """``time.monotonic()`` at which the newest of them came; None before the first one."""
+        """``time.monotonic()`` at the arrival of the newest frame; None before the first one."""
         self.decisions = 0
         """Number of decisions."""
         self.latest_decisions: dict[str, dict[str, Any]] = {}
-        """The latest decisions by id, with their latest status."""
+        """The latest decisions with their latest status, by id."""
         self.statuses: Counter[str] = Counter()
-        """Number of decisions that came to each status."""
+        """Number of decisions that reached each status."""
         self.stopped: dict[str, str] = {}
         """Rule of the first acknowledged stop of each run that was stopped."""
         self.notifications_failed = 0
-        """Number of notifications that a destination has not taken, or perhaps not."""
+        """Number of notifications that a destination did not take, or may not have taken."""
         self.notification_failure = ""
-        """Destination and cause of the latest of them."""
+        """Destination and cause of the latest failed notification."""
         self.set_aside: Counter[str] = Counter()
         """Number of frames set aside, by reason."""
         self.gaps: Counter[str] = Counter()
-        """Number of losses other than frames, by reason: runs joined late, documents late or lost."""
+        """Number of losses other than frames, by reason: runs joined late, late or lost documents."""
         self.flags: Counter[str] = Counter()
         """Number of frames with each flag."""
         self.samples: Counter[str] = Counter()
@@ -163,7 +163,7 @@ class Recorder:
         self.models: dict[str, str] = {}
         """SHA-256 of the models in use, by name."""
         self._estimates: list[str] = []
-        """Keys of the descriptors, in the order of the table."""
+        """Keys of the descriptors, in the order of the table's columns."""
         self.rules: tuple[Rule, ...] = ()
         """Rules of the session, for the picture."""
         self._notes: deque[DrawnNote] = deque(maxlen=MAX_NOTES)
@@ -177,18 +177,18 @@ class Recorder:
         self._random = random.Random(0)
         self._latest_drawn: DrawnFrame | None = None
         self._without_spectrum: dict[str, DrawnFrame] = {}
-        """Frames of which the spectrum has not come, by uid: those of a page come after all their descriptors."""
+        """Frames whose spectrum has not arrived, by uid; the spectra of a page follow all its descriptors."""
         self._latencies = np.zeros(len(_LATENCY_BINS_MS), np.int64)
         self.latency_sum_ms = 0.0
         """Sum of the latencies of all frames, ms."""
         self.strays = 0
-        """Number of Events without start and Descriptor, as in a file whose beginning was cut off."""
+        """Number of Events without start and Descriptor, as in a file that lost its beginning."""
         self._runs: dict[str, tuple[str, str, str | None]] = {}
-        """Uid, series and edge of the watched run, by the agent's open run."""
+        """Uid, series and edge of the watched run, by the uid of the agent's open run."""
         self._streams: dict[str, tuple[str, str]] = {}
         """Name and run of the streams of the agent's open runs."""
         self.lock = threading.RLock()
-        """Held while a document is taken; hold it to read values that belong together."""
+        """Held while a document is processed; hold it to read values that belong together."""
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         with self.lock:
@@ -213,7 +213,7 @@ class Recorder:
 
     @property
     def descriptors(self) -> tuple[str, ...]:
-        """Descriptors that are to be shown: all but those without a meaning for a mixture of sites."""
+        """Descriptors to show: all except those that have no meaning for a mixture of sites."""
         return tuple(self._descriptors)
 
     def _describe(self, doc: Mapping[str, Any]) -> None:
@@ -250,7 +250,7 @@ class Recorder:
         self._frame_row(row)
 
     def _draw(self, frame: DrawnFrame) -> None:
-        """Keep a frame for the picture: each with the same probability (reservoir sampling)."""
+        """Keep a frame for the picture, each with equal probability (reservoir sampling)."""
         self._latest_drawn = frame
         self._without_spectrum[frame.row["frame_uid"]] = frame
         if len(self._without_spectrum) > MOST_TOGETHER:
@@ -265,17 +265,17 @@ class Recorder:
             frame.spectrum = np.asarray(doc["data"]["spectrum"], np.float32)
 
     def _on_measured(self, *_: object) -> None:
-        """Pass over a spectrum as measured, which documents.jsonl has."""
+        """Skip a spectrum as measured; documents.jsonl contains it."""
 
     def _on_decisions(self, doc: Mapping[str, Any], run_uid: str, *_: object) -> None:
         row = {"time": doc["time"], "run_uid": run_uid, **doc["data"]}
         before = self.latest_decisions.get(row["id"], {})
         if before and _settled(before):
-            return  # it had its row
+            return  # its row was already written
         row |= _history(row, before)
         self.decisions += not before
         self.latest_decisions[row["id"]] = row
-        self.statuses[row["status"]] += row["status"] != before.get("status")  # it is sent again after a restart
+        self.statuses[row["status"]] += row["status"] != before.get("status")  # a restart sends it again
         if row["action"] == "stop" and row["status"] == "acknowledged":
             self.stopped.setdefault(run_uid, row["rule"])
         if row["action"] == "notify" and row["status"] in ("rejected", "expired"):
@@ -296,21 +296,21 @@ class Recorder:
 
     @property
     def running(self) -> bool:
-        """Whether a run of the agent is open, so that frames are to be expected."""
+        """Whether a run of the agent is open, so that frames can be expected."""
         return bool(self._runs)
 
     @property
     def stopped_by(self) -> str | None:
-        """Rules that stopped runs, or the operator, in the order of their first stop."""
+        """Rules, or the operator, that stopped runs, in the order of their first stop; None if none did."""
         return ", ".join(dict.fromkeys(self.stopped.values())) or None
 
     def unsettled(self) -> list[dict[str, Any]]:
-        """Return the rows of the decisions without a last status."""
+        """Return the rows of the decisions without a final status."""
         with self.lock:
             return [row for row in self.latest_decisions.values() if not _settled(row)]
 
     def report_strays(self, file: Path) -> None:
-        """Log that the documents of a file lack starts or Descriptors."""
+        """Log that the documents in a file lack starts or Descriptors."""
         if self.strays:
             detail = "found no start or descriptor of theirs: somebody has cut the file"
             _log.warning("events passed over", file=str(file), number=self.strays, detail=detail)
@@ -323,7 +323,7 @@ class Recorder:
         return [*_FIRST_COLUMNS, *NAME_COLUMNS, *estimates, *_QUALITY_COLUMNS, *readings]
 
     def drawn(self) -> Drawn:
-        """Return what the picture shows now."""
+        """Return the present data of the picture."""
         with self.lock:
             frames = list(self._drawn)
             if self._latest_drawn is not None and all(frame is not self._latest_drawn for frame in frames):
@@ -343,7 +343,7 @@ class Recorder:
             )
 
     def latency_ms(self) -> dict[str, float]:
-        """Return the 50th and 99th percentile of the latency over the frames, ms, to 1 %."""
+        """Return the 50th and 99th percentiles of the frames' latencies, ms, to 1 %."""
         if not self.frames:
             return {}
         ranks = np.searchsorted(np.cumsum(self._latencies), [0.5 * self.frames, 0.99 * self.frames])
@@ -351,31 +351,31 @@ class Recorder:
         return {"p50": round(p50, 3), "p99": round(p99, 3)}
 
     def faster_than(self, limit_ms: float) -> int:
-        """Return the number of frames whose latency is at most a limit, which is exact to 1 %."""
+        """Return the number of frames whose latency is at most a limit; the limit is accurate to 1 %."""
         classes = np.searchsorted(_LATENCY_BINS_MS, limit_ms, side="right")
         return int(self._latencies[:classes].sum())
 
 
 def _settled(decision: Mapping[str, Any]) -> bool:
-    """Whether a decision has its last status."""
+    """Return whether a decision has its final status."""
     return is_final(decision["status"], decision["status_reason"])
 
 
 def _history(row: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``HISTORY_COLUMNS`` of a decision as far as they are known; the first time counts."""
+    """Return the known ``HISTORY_COLUMNS`` of a decision; the first time of each status counts."""
     step = row["status"] if row["status"] in ("proposed", "approved", "sent") else "settled"
     new = {f"{step}_at": row.get("status_time"), f"{step}_by": row.get("by")}
     return {key: value for key, value in (new | dict(before)).items() if key in HISTORY_COLUMNS}
 
 
 def leading(row: Mapping[str, Any]) -> str:
-    """Return the descriptor of a frame that is shown first: the oxidation state, or the first that the model has."""
+    """Return the descriptor of a frame that is shown first: the oxidation state, or the model's first one."""
     estimated = [key.removesuffix("_mean") for key in row if key.endswith("_mean")]
     return "OS" if "OS" in estimated or not estimated else estimated[0]
 
 
 def named(*rows: Mapping[str, Any]) -> str:
-    """Return the sample, scan id, file and element of rows in words, as far as they are known.
+    """Return the known ones of sample, scan id, file and element of rows, in words.
 
     >>> named({"sample": "NiO", "scan_id": 7, "file": "", "element": "Ni"})
     'NiO, scan 7, Ni'

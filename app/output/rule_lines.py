@@ -1,4 +1,4 @@
-"""How the rules stand, in lines: what each judges, its bar and the distance to it."""
+"""Text lines on how the rules stand: the judged quantities, their bars, and the distances to these."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,9 @@ _LEAST_LABEL = 12
 
 
 def rule_lines(pen: Pen, standing: Sequence[Standing], height: int) -> list[Text]:
-    """Return what each rule judges, its bar and the distance to it, as far as there is room."""
+    """Return each rule's judged quantity, its bar and the distance to it, as far as there is room."""
     rows = [row for one in standing for row in _rule_rows(one)]
-    if (room := max(height - 1, 1)) < len(rows):  # those that may act come first
+    if (room := max(height - 1, 1)) < len(rows):  # rules that may act come first
         rows = [row for one in sorted(standing, key=_rank) for row in _rule_rows(one)][:room]
     shown = sum(row.first for row in rows)
     title = "RULE" if shown == len(standing) else f"RULE ({shown} of {len(standing)})"
@@ -58,7 +58,7 @@ def _rank(one: Standing) -> int:
 
 
 def _long_lines(pen: Pen, row: _RuleRow) -> list[Text]:
-    """Return a condition on one line, if its label has room, or on two."""
+    """Return a condition on one line if its label has room, otherwise on two."""
     room = pen.width - sum(GAP + len(pen.plain(text)) for text in (row.judged, row.bar, row.distance))
     if room >= min(_LEAST_LABEL, len(row.label)):
         return pen.flow([Field(pen.name(row.label, room) or " ", 11), *_fields(row)])
@@ -66,7 +66,7 @@ def _long_lines(pen: Pen, row: _RuleRow) -> list[Text]:
 
 
 def _short_line(pen: Pen, row: _RuleRow) -> list[Text]:
-    """Return a condition on one line, without what does not fit."""
+    """Return a condition on one line, without fields that do not fit."""
     return pen.flow([Field(pen.name(row.label, _LEAST_LABEL), 8), *_fields(row)])
 
 
@@ -95,7 +95,7 @@ def _rule_rows(one: Standing) -> Iterable[_RuleRow]:
 
 
 def _condition(one: Condition) -> tuple[str, str, str]:
-    """Return what a condition judges, its bar, and the distance to it."""
+    """Return the judged quantity of a condition, its bar, and the distance to it."""
     unit = f" {one.unit}" if one.unit else ""
     bar = f"{'not ' * one.negated}{one.bar}"
     what = f"{one.quantity}{one.what and f' {one.what}'}"

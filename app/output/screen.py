@@ -1,4 +1,4 @@
-"""What a session shows on a terminal: blocks of lines that share the height by their importance."""
+"""The screen of a session: blocks of lines that share the height of the terminal by importance."""
 
 import math
 import time
@@ -19,17 +19,17 @@ from .rule_lines import rule_lines
 from .trend import LEAST_ROWS, course, value_in
 
 _WIDE = 132
-"""Width from which the frames stand beside the course, in cells."""
+"""Width at which the frames stand beside the course, in cells."""
 _FRAMES_WIDTH = 78
 """Width of the frames beside the course, in cells."""
 _BACKLOG = 100
-"""Number of documents that may wait for their answer while a session goes on without being pointed out."""
+"""Number of waiting documents above which the screen of a running session mentions them."""
 _AIRY = 32
-"""Height from which blank lines part the blocks."""
+"""Height at which blank lines separate the blocks."""
 _LATE_PERIODS = 5
-"""Number of usual times between two frames after which a frame is missed."""
+"""Number of usual periods without a frame after which a frame counts as late."""
 _LEAST_LATE_S = 10.0
-"""Shortest time without a frame that is pointed out, s."""
+"""Shortest time without a frame that the screen mentions, s."""
 _CLOCK = 8
 """Width of a time of day, in cells."""
 
@@ -39,18 +39,18 @@ class Waiting:
     """A decision that waits for a person."""
 
     id: str
-    """Beginning of its id that is enough to name it."""
+    """Prefix of its id that is long enough to identify it."""
     what: str
-    """Its action with the arguments."""
+    """Its action with arguments."""
     rule: str
     reason: str
     left_s: float
-    """Time that remains, s."""
+    """Time left, s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a session at one moment, besides what its recorder keeps."""
+    """Facts on a session at one moment, besides the data of its recorder."""
 
     connected: bool = True
     """Whether documents can come from the source."""
@@ -58,19 +58,19 @@ class Facts:
     """Why the experiment is paused, and by which rule; empty if it is not."""
     paused_s: float = 0.0
     halted: str = ""
-    """Who made an emergency stop, and why."""
+    """Who made an emergency stop, and why; empty if nobody did."""
     waiting: Sequence[Waiting] = ()
     standing: Sequence[Standing] = ()
     points: tuple[int, int] | None = None
-    """Number of points of the step scan in progress, and of the planned ones (0 if unknown)."""
+    """Number of points of the step scan in progress, and its planned number (0 if unknown)."""
     lost: Mapping[str, int] = field(default_factory=dict)
-    """Number of documents that did not reach a receiver, or a file, by its name."""
+    """Number of documents that did not reach a receiver or file, by its name."""
     ending: bool = False
-    """Whether the session answers what it has taken, and takes no more."""
+    """Whether the session only answers documents already taken, and takes no more."""
     unanswered: int = 0
-    """Number of documents that wait for their answer."""
+    """Number of documents that wait for an answer."""
     stuck_s: float = 0.0
-    """Time for which the agent has made no progress, s; 0 if it works."""
+    """Time without progress of the agent, s; 0 if it works normally."""
     dashboard: str = ""
     """Address of the dashboard; empty if there is none."""
     ended: bool = False
@@ -81,11 +81,11 @@ class _Block:
     """Lines that belong together."""
 
     draw: Callable[[int], list[Text]]
-    """Returns its lines, at most so many."""
+    """Returns its lines, up to the given number."""
     least: int
-    """Number of lines without which it is worth nothing; those of all blocks are given first."""
+    """Smallest useful number of lines; every block receives this first."""
     good: int
-    """Number of lines that show what matters; given next."""
+    """Number of lines that show the essentials; distributed next."""
     most: int
 
 
@@ -106,7 +106,7 @@ class Screen:
     planned: int | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     ascii: bool = False
-    """Whether the terminal has no other characters."""
+    """Whether the terminal supports only ASCII characters."""
     clock: Callable[[], float] = time.monotonic
     began: float = field(init=False)
 
@@ -151,7 +151,7 @@ class Screen:
         return pen.between(_named(pen, rows), time.strftime("%H:%M:%S"), "bold")
 
     def _state(self, pen: Pen, facts: Facts, rows: Sequence[Mapping[str, Any]]) -> list[Text]:
-        """Return what the session does, the age of the last frame, and the progress."""
+        """Return the state of the session, the age of the last frame, and the progress."""
         word, style = _state_of(facts, bool(rows), self.recorder.running)
         age = None if self.recorder.frame_at is None else self.clock() - self.recorder.frame_at
         fields = [Field(word, 9, style)]
@@ -188,7 +188,7 @@ class Screen:
         return fields
 
     def _beside(self, pen: Pen, facts: Facts, rows: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-        """Return the course over the descriptors of the newest frame, with the frames beside them."""
+        """Return the course above the descriptors of the newest frame, with the frames beside them."""
         left = Pen(pen.width - _FRAMES_WIDTH - 2 * GAP, self.ascii)
         right = Pen(_FRAMES_WIDTH, self.ascii)
         descriptors = descriptor_lines(left, rows[-1], self.units, self.recorder.descriptors)
@@ -199,7 +199,7 @@ class Screen:
         return beside(both, frame_lines(right, rows, height), left.width + 2 * GAP)
 
     def _trend(self, pen: Pen, facts: Facts, rows: Sequence[Mapping[str, Any]], height: int) -> list[Text]:
-        """Return the course of a judged quantity, or of the leading descriptor, over the newest frame's series."""
+        """Return the course of a judged quantity or of the leading descriptor, for the newest frame's series."""
         if height < LEAST_ROWS + 1:
             return []
         newest = rows[-1]
@@ -220,7 +220,7 @@ class Screen:
 
 
 def _drawn(newest: Mapping[str, Any], judged: Sequence[str]) -> str:
-    """Return the quantity whose course is drawn: the leading descriptor in the form that is judged, if one is."""
+    """Return the quantity of the course: the leading descriptor, in the form that a rule judges if there is one."""
     first = leading(newest)
     known = [name for name in judged if math.isfinite(value_in(newest, name))]
     of_first = [name for name in known if name == first or name.startswith(f"{first}_")]
@@ -233,7 +233,7 @@ def _block(draw: Callable[[int], list[Text]], least: int, most: int | None = Non
 
 
 def _stacked(blocks: Sequence[_Block], height: int) -> list[Text]:
-    """Return the lines of blocks, of which each gets its least, then its good, then its largest height."""
+    """Return the lines of blocks; the blocks receive first their least, then their good, then their full height."""
     blocks = [block for block in blocks if block.most]
     airy = height >= _AIRY
     given = [0] * len(blocks)
@@ -251,7 +251,7 @@ def _stacked(blocks: Sequence[_Block], height: int) -> list[Text]:
 
 
 def _named(pen: Pen, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the newest frame is of; a long name of a sample or a file is shortened."""
+    """Return the sample and scan of the newest frame; a long name is shortened."""
     if not rows:
         return "xas-agent"
     newest = dict(rows[-1])
@@ -263,7 +263,7 @@ def _named(pen: Pen, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _state_of(facts: Facts, begun: bool, running: bool) -> tuple[str, str]:
-    """Return the state of a session in a word, with its style."""
+    """Return the state of a session in one word, with its style."""
     if facts.ended:
         return "ENDED", "bold"
     if facts.halted:
@@ -280,14 +280,14 @@ def _state_of(facts: Facts, begun: bool, running: bool) -> tuple[str, str]:
 
 
 def _late_after(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Return the time after the newest frame, s, from which the next one is missed."""
+    """Return the time after the newest frame, s, at which the next one counts as late."""
     times = [row["time"] for row in rows]
     steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
     return max(_LATE_PERIODS * median(steps), _LEAST_LATE_S) if len(steps) > 2 else math.inf
 
 
 def _requests(pen: Pen, waiting: Sequence[Waiting], height: int) -> list[Text]:
-    """Return the decisions that wait for a person, each with the commands that answer it."""
+    """Return the decisions that wait for a person, with the commands that answer them."""
     lines: list[Text] = []
     for number, one in enumerate(waiting):
         if len(lines) + 2 > height:
@@ -304,13 +304,13 @@ def _requests(pen: Pen, waiting: Sequence[Waiting], height: int) -> list[Text]:
 
 
 def _alarms(recorder: Recorder, facts: Facts) -> list[str]:
-    """Return what a person must know of losses, the worst first."""
+    """Return the losses that a person must know of, the worst first."""
     said: list[str] = []
     if not facts.connected and not facts.ended:
         said.append("SOURCE NOT CONNECTED: what it sends now is lost")
     if facts.stuck_s and not facts.ended:
         said.append(f"THE AGENT HAS MADE NO PROGRESS FOR {duration(facts.stuck_s)}")
-    if (failed := recorder.notifications_failed) > 0:  # elsewhere the log says so
+    if (failed := recorder.notifications_failed) > 0:  # with other destinations the log reports it
         said.append(f"{failed} NOTIFICATION{'S' * (failed > 1)} FAILED, the latest: {recorder.notification_failure}")
     if lost := {name: count for name, count in facts.lost.items() if count}:
         said.append(f"DOCUMENTS LOST: {_counted(lost)}")
@@ -332,7 +332,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def _said(pen: Pen, alarms: Sequence[str], height: int) -> list[Text]:
-    """Return alarms, on a line each; if there is room, on two."""
+    """Return alarms on one line each, or on two if there is room."""
     style = "bold red"
     spare = height - len(alarms)
     lines: list[Text] = []

@@ -1,4 +1,4 @@
-"""Figures of measured standards: answers against what is known, and against the offset."""
+"""Figures of measured standards: answers against known values, and against the offset."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from ...agent.types import Array
 from .figures import COLOURS, GREY, RED, escaped
 
 _LINE = 0.03
-"""Distance of two names, as a part of the height of a panel."""
+"""Distance between two names, relative to the height of a panel."""
 _PANELS = 3
-"""Panels side by side."""
+"""Number of panels side by side."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Answered:
     known: float | None
     """Oxidation state, e; None if unknown."""
     mean: float
-    """Answer, e; ``lo`` and ``hi`` are the ends of its interval."""
+    """Estimated oxidation state, e; ``lo`` and ``hi`` are the ends of its interval."""
     lo: float
     hi: float
     is_flagged: bool
@@ -44,15 +44,15 @@ class Scanned:
     known: float | None
     """Oxidation state, e; None if it is not judged."""
     offsets_ev: Array
-    """(K,) eV."""
+    """(K,) offsets, eV."""
     os: Array
-    """(K,) e; NaN where the spectrum is set aside."""
+    """(K,) oxidation states, e; NaN if the spectrum is set aside."""
 
 
 def draw_answers(path: Path, answers: Sequence[Answered], hit_e: float) -> None:
     """Draw the oxidation states of standards with their intervals, and the known ones; flagged answers are open.
 
-    A column per standard, in the order of the known oxidation state; the band is ``hit_e`` wide to either side.
+    Each standard has a column, in the order of known oxidation states; the band extends ``hit_e`` to either side.
     """
     answers = sorted(answers, key=lambda a: (a.known is None, a.known or 0.0, a.element, a.mean))
     figure = Figure(figsize=(max(5.0, 1.6 + 0.24 * len(answers)), 6.5), layout="constrained")
@@ -81,16 +81,16 @@ def draw_answers(path: Path, answers: Sequence[Answered], hit_e: float) -> None:
 def draw_offsets(
     path: Path, scans: Mapping[str, Sequence[Scanned]], marks: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Draw the oxidation state of each standard against the offset, a panel per element.
+    """Draw the oxidation state of each standard against the offset, in one panel per element.
 
     Parameters
     ----------
     path : Path
         File to write.
     scans : mapping of str to sequence of Scanned
-        By element.
+        Scans of the standards, by element.
     marks : mapping of str to (float, float)
-        By element, the offset of the card and the best one, eV; an element without a best one is left out.
+        Offset of the card and best offset, eV, by element; elements without a best offset are absent.
     """
     columns = max(1, min(_PANELS, len(scans)))
     rows = -(-len(scans) // columns)
@@ -120,7 +120,7 @@ def draw_offsets(
 
 
 def _name_curves(axes: Axes, scans: Sequence[Scanned]) -> None:
-    """Write the names beside the right ends of the curves, one above the other where the curves meet."""
+    """Write the names beside the right ends of the curves, one above the other where curves meet."""
     ends = [(float(at[-1]), scan) for scan in scans if len(at := scan.os[np.isfinite(scan.os)])]
     ends.sort(key=lambda end: end[0])
     low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""Tables on stdout that fit the terminal: no number is cut, and long names are folded."""
+"""Prints tables on stdout that fit the terminal: numbers are never cut, and long names are folded."""
 
 import os
 import sys
@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 _LEAST_NAME = 16
-"""Least width of the names, in cells."""
+"""Smallest width of the column of names, in cells."""
 _LEAST_TEXT = 24
-"""Least width of the texts in the last column, in cells."""
+"""Smallest width of the column of texts, in cells."""
 _GAP = 2
-"""Cells between two columns: the padding and the divider of the box, a blank."""
+"""Number of cells between two columns: the padding, and the blank divider of the box."""
 _UNLIMITED = 10_000
 _TEXT_WIDTH = 100
 
@@ -24,17 +24,17 @@ _TEXT_WIDTH = 100
 def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], file: IO[str] | None = None, width: int | None = None
 ) -> None:
-    """Print a table of names, numbers and a text: as several tables if the columns do not fit side by side.
+    """Print a table of names, numbers and a text; columns that do not fit side by side form several tables.
 
     Parameters
     ----------
     header : sequence of str
-        The first column contains names, which are folded; the last one texts, which are wrapped; the others numbers.
+        Names of the columns: the first has names (folded), the last texts (wrapped), the others numbers.
     rows : sequence of sequences of str
     file : IO, optional
-        Where to print; by default stdout.
+        Output file; stdout by default.
     width : int, optional
-        Width in cells, 0 without a limit; by default that of the terminal.
+        Width in cells, 0 for no limit; by default that of the terminal.
     """
     width = _width() if width is None else width or _UNLIMITED
     widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
@@ -51,7 +51,7 @@ def print_table(
         parts[-1].append(column)
         used += needed
     if parts[-1] == [0, last] and len(parts) > 1 and not any(row[last] for row in rows):
-        parts.pop()  # no row has a text, such as a flag
+        parts.pop()  # no row has a text such as a flag
     console = Console(width=width, file=file)
     for part in parts:
         table = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
@@ -70,12 +70,12 @@ def print_table(
 
 
 def width_of_texts() -> int:
-    """Return the width for a table to be read, not processed: that of the terminal, but at most 100."""
+    """Return the width of a table for readers, not programs: that of the terminal, but at most 100."""
     return min(_width(), _TEXT_WIDTH)
 
 
 def _width() -> int:
-    """Return the width of the terminal, or of COLUMNS; unlimited if stdout is a file or a pipe without it."""
+    """Return the width of the terminal, or COLUMNS; unlimited if stdout is a file or pipe and COLUMNS is unset."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS"):
         return Console().width
     return _UNLIMITED

@@ -1,4 +1,4 @@
-"""The course of a quantity over the session, with the bars of the rules, in characters."""
+"""Draws the course of a quantity over the session in characters, with the bars of the rules."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """Dots of a braille character by column and row."""
 _BRAILLE = 0x2800
 LEAST_ROWS = 5
-"""Least height of a course, with its two axes of numbers."""
+"""Smallest height of a course, including both axes of numbers."""
 
 
 def value_in(row: Mapping[str, Any], quantity: str) -> float:
-    """Return a quantity that rules can watch from the row of a frame; NaN if the frame does not have it."""
+    """Return a quantity that rules can watch from the row of a frame; NaN if the frame lacks it."""
     if quantity.startswith(READINGS):
         name = quantity.removeprefix(READINGS).replace(".", "_").replace("/", "_")
         value = row.get(f"reading_{name}", row.get(name))
@@ -38,9 +38,9 @@ def course(
     Parameters
     ----------
     points : sequence of (time, value)
-        In time order, finite.
+        Points in time order, with finite values.
     bars : sequence of float
-        Levels that are drawn as lines.
+        Levels to draw as lines.
     rows : int
         Number of lines, at least ``LEAST_ROWS``.
     digits : int
@@ -74,14 +74,14 @@ def course(
 
 
 def _row(level: float, low: float, high: float, rows: int) -> int:
-    """Return the line of a level, from the top."""
+    """Return the line of a level, counted from the top."""
     return min(int((high - level) / (high - low) * rows), rows - 1)
 
 
 def _marks(
     pen: Pen, points: Sequence[tuple[float, float]], low: float, high: float, rows: int, width: int
 ) -> list[list[str]]:
-    """Return the characters of the points by line and column: the median of those that share one."""
+    """Return the characters of the points by line and column; points in one column are replaced by their median."""
     across, down = (1, 1) if pen.ascii else (2, 4)
     begin, span = points[0][0], points[-1][0] - points[0][0] or 1.0
     shared: dict[int, list[float]] = {}

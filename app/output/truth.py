@@ -1,4 +1,4 @@
-"""True values of a simulated beamline, and how far estimates are from them."""
+"""True values of a simulated beamline, and the errors of the estimates."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ import numpy as np
 from .recorder import OOD_LIMIT, Recorder
 
 FEWEST_CORRELATED = 10
-"""Fewest frames of a correlation. One in twelve sets of five unrelated pairs has a rank correlation of ±0.9 or more;
-of ten pairs, one in twenty exceeds ±0.65."""
+"""Smallest number of frames for a correlation. One in twelve sets of five unrelated pairs has a rank correlation of
+±0.9 or more; of sets of ten pairs, one in twenty exceeds ±0.65."""
 
 
 @dataclass
@@ -18,14 +18,14 @@ class Truth:
     """True values of a simulated beamline, from documents that the agent does not receive."""
 
     open_loop_x: float | None = None
-    """Li content at the end of the charge if no control stops it."""
+    """Li content at the end of the charge if no control stops it; None if unknown."""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """True values of each frame, with ``x``, the Li content, ``frame``, its number, and ``run``, the uid of the
-    measured run; the last row of a run is the final state after its last frame."""
+    """True values of each frame, with ``x``, the Li content; ``frame``, its number; and ``run``, the uid of the
+    measured run. The last row of a run is the final state after its last frame."""
     _runs: dict[str, str] = field(default_factory=dict)
-    """Measured run of each run of true values."""
+    """Measured run, by run of true values."""
     _streams: dict[str, str] = field(default_factory=dict)
-    """Measured run of each descriptor."""
+    """Measured run, by descriptor."""
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
@@ -42,20 +42,20 @@ class Truth:
                 self.rows.append({**data, "x": float(value), "frame": frame, "run": run})
 
     def x_at_end(self, run: str) -> float | None:
-        """Return the Li content at the end of a measured run; None if it is not known."""
+        """Return the Li content at the end of a measured run; None if it is unknown."""
         return next((row["x"] for row in reversed(self.rows) if row["run"] == run), None)
 
     def by_frame(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """Return the true values during the measurement, by the uid of the run and the number of the frame."""
+        """Return the true values during each measurement, by uid of the run and number of the frame."""
         found: dict[tuple[str, int], dict[str, Any]] = {}
         for row in self.rows:
             found.setdefault((row["run"], row["frame"]), row)
         return found
 
     def x_of(self, rows: Iterable[Mapping[str, Any]]) -> list[float | None]:
-        """Return the true x of rows of descriptors.csv; None where it is not known.
+        """Return the true x for rows of descriptors.csv; None if unknown.
 
-        A repeated recording has other uids: the true values of a single run belong to any.
+        A repeated recording has other uids, so that the true values of a single run apply to any.
         """
         found = self.by_frame()
         single = len({run for run, _ in found}) == 1
@@ -67,16 +67,15 @@ class Truth:
 def compare_with_truth(recorder: Recorder, truth: Truth) -> dict[str, float] | None:
     """Compare the mean oxidation states of the picture with 4 − x, their value by charge balance in LixMO2.
 
-    Frames that the model does not know are left out.
+    Frames that are unfamiliar to the model are left out.
 
     Returns
     -------
     dict or None
-        Correlation coefficients ``spearman`` and ``pearson``, from :data:`FEWEST_CORRELATED` frames on; mean absolute
-        error ``mae_e``, e; and
-        ``mae_two_point_e``, the same after a linear calibration at the first and the most oxidised frame, as for a
-        series whose end points are known; ``mae_anchored_e``, that of the anchored values, if there are any. None for
-        fewer than three different true values.
+        Correlation coefficients ``spearman`` and ``pearson``, for at least :data:`FEWEST_CORRELATED` frames; mean
+        absolute error ``mae_e``, e; ``mae_two_point_e``, the same after a linear calibration at the first and the
+        most oxidised frame, as for a series with known end points; and ``mae_anchored_e``, that of anchored values,
+        if any. None for fewer than three different true values.
     """
     familiar = (frame.row for frame in recorder.drawn().frames if frame.row["ood_score"] <= OOD_LIMIT)
     rows = sorted(familiar, key=lambda row: row["time"])
@@ -106,7 +105,7 @@ def _correlations(estimates: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 
 def _calibrate(estimates: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return linearly transformed estimates that are exact at the first frame and at the highest true value."""
+    """Return estimates, linearly transformed to be exact at the first frame and at the highest true value."""
     top = int(true.argmax())
     difference = estimates[top] - estimates[0]
     scale = (true[top] - true[0]) / difference if difference else 1.0

@@ -1,1 +1,1 @@
-"""The dashboard: a process of its own that shows what sessions write into their folders."""
+"""The dashboard: a separate process that shows what sessions write into their folders."""

@@ -1,6 +1,6 @@
-"""Who may read and act: the token, the names under which the server is called, and what a browser may load.
+"""Decides who may read and act: the token, the server's names, and what a browser may load.
 
-On the machine itself reading needs no token, and acting does. On any other address all needs it.
+On the machine itself, only acting needs the token. On any other address everything needs it.
 """
 
 import hmac
@@ -31,24 +31,24 @@ HEADERS = {
     "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # with no-referrer a browser sends the form with Origin null
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send the form with Origin null
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Headers of every answer."""
 FREE = ("/token", "/static/token.css")
-"""Paths that need no token: the page that asks for it."""
+"""Paths that need no token: the page that asks for it, and its style."""
 _LEAST_TOKEN = 16
-"""Shortest token of a file."""
+"""Smallest length of a token in a file."""
 
 
 def token_of(file: Path | None, folder: Path) -> str:
-    """Return the token: that of a file, or one that is kept in a folder so that it survives a restart.
+    """Return the token: that of a file, or one stored in a folder so that it survives a restart.
 
     Raises
     ------
     InputError
-        The file cannot be read, others may read it, or its token is short.
+        The file cannot be read, other users may read it, or its token is too short.
     """
     if file is None:
         file = folder / TOKEN_FILE
@@ -57,7 +57,7 @@ def token_of(file: Path | None, folder: Path) -> str:
         token = secrets.token_urlsafe(24)
         try:
             _keep(file, token)
-        except FileExistsError:  # of another dashboard that began just now
+        except FileExistsError:  # another dashboard created it just now
             return _read_token(file)
         except OSError as error:
             _log.warning(
@@ -71,7 +71,7 @@ def token_of(file: Path | None, folder: Path) -> str:
 
 
 def _keep(file: Path, token: str) -> None:
-    """Write a new file with a token; a full disk leaves none, which the next start would refuse."""
+    """Write a token to a new file; if the disk is full, leave none, since the next start would refuse it."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as new:
@@ -97,18 +97,18 @@ def _read_token(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Access:
-    """What is allowed at one address.
+    """The access rules of one address.
 
     Parameters
     ----------
     host : address on which the server listens
-    token : secret
+    token : secret token
     """
 
     host: str
     token: str = field(repr=False)
     cookie: str = "xas_agent_dashboard"
-    """Name of the cookie; with the port, since a browser sends the cookies of a host to all its ports."""
+    """Name of the cookie; it contains the port, since a browser sends a host's cookies to all its ports."""
 
     @property
     def local(self) -> bool:
@@ -116,10 +116,10 @@ class Access:
         return is_loopback(self.host)
 
     def knows_host(self, header: str) -> bool:
-        """Whether the ``Host`` of a request is one of this server.
+        """Return whether the ``Host`` header of a request names this server.
 
-        A page of another site whose name was bound to this address (DNS rebinding) has another one. A port is not
-        compared, since ssh -L may use another.
+        A page of another site whose name was bound to this address (DNS rebinding) sends another name. The port is
+        not compared, since ssh -L may use another one.
         """
         host = _split(f"//{header}").hostname or ""
         if self.local:
@@ -131,7 +131,7 @@ class Access:
         return host.lower() in own | {name.partition(".")[0] for name in own}
 
     def has_token(self, headers: "dict[str, str]") -> bool:
-        """Whether a request has the token, in ``Authorization: Bearer`` or in the cookie."""
+        """Return whether a request carries the token, in ``Authorization: Bearer`` or in the cookie."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self.fits(given.strip())
@@ -142,11 +142,11 @@ class Access:
         return morsel is not None and self.fits(morsel.value)
 
     def fits(self, given: str) -> bool:
-        """Whether a token is the right one, in a time that does not tell how much of it is."""
+        """Return whether a token is correct, in a time that does not reveal how much of it matches."""
         return hmac.compare_digest(given.encode(), self.token.encode())
 
     def refusal(self, method: str, path: str, headers: "dict[str, str]") -> tuple[int, str] | None:
-        """Return the status and the reason with which a request is refused; None if it is allowed."""
+        """Return status and reason of a refused request; None if it is allowed."""
         host = headers.get("host", "")
         if not self.knows_host(host):
             return 421, f"found Host {host!r}, expected a name of this server"
@@ -161,7 +161,7 @@ class Access:
 
 
 def _same_origin(headers: "dict[str, str]", host: str) -> bool:
-    """Whether a request comes from a page of this server, or from no page but with the token in its header."""
+    """Return whether a request comes from a page of this server, or from no page but with the token in its header."""
     origin = headers.get("origin")
     if origin is not None:
         found = _split(origin)
@@ -173,19 +173,19 @@ def _same_origin(headers: "dict[str, str]", host: str) -> bool:
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
-    except ValueError:  # as of a bracket that is not closed
+    except ValueError:  # for example because of an unclosed bracket
         return urlsplit("")
 
 
 class Guard:
-    """ASGI middleware: refuses what :class:`Access` does not allow, and adds the headers.
+    """ASGI middleware that refuses requests that :class:`Access` does not allow, and adds the headers.
 
     Parameters
     ----------
     app : ASGI application
     access : Access
     refused : callable
-        Returns the ASGI response for a refusal.
+        Returns the ASGI response to a refused request.
     """
 
     def __init__(self, app: Any, access: Access, refused: Any) -> None:

@@ -9,11 +9,11 @@ from ...agent.types import InputError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
 _PORTS = 50
-"""Number of ports that are tried from the default one on."""
+"""Number of ports to try, from the default port on."""
 
 
 def address_of(text: str, option: str) -> tuple[str, int | None]:
-    """Return host and port of HOST:PORT, HOST or :PORT; without a port the second is None.
+    """Return host and port of HOST:PORT, HOST or :PORT; the port is None if it is missing.
 
     >>> address_of("[::1]:8642", "--bind"), address_of("0.0.0.0", "--bind")
     (('::1', 8642), ('0.0.0.0', None))
@@ -21,7 +21,7 @@ def address_of(text: str, option: str) -> tuple[str, int | None]:
     Raises
     ------
     InputError
-        It is none of these.
+            The text has none of these forms.
     """
     host, sign, port = text.rpartition(":")
     if not sign or text.endswith("]"):
@@ -32,7 +32,7 @@ def address_of(text: str, option: str) -> tuple[str, int | None]:
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """Return a listening socket; without a port the default one, or the next that is free.
+    """Return a listening socket; without a port, on the default port or the next free one.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def url_of(host: str, listening: socket.socket) -> str:
-    """Return the URL under which a browser finds a listening socket."""
+    """Return the URL with which a browser reaches a listening socket."""
     name = host
     if host in ("0.0.0.0", "::", ""):
         full = socket.getfqdn()
@@ -80,6 +80,6 @@ def url_of(host: str, listening: socket.socket) -> str:
 
 
 def told(url: str, token: str, local: bool) -> list[str]:
-    """Return the lines that tell a person where the dashboard is."""
+    """Return the lines that tell a person the address of the dashboard."""
     lines = [f"dashboard  {url}?token={token}"]
     return [*lines, f"           {url} shows it too, but takes no orders"] if local else lines

@@ -1,4 +1,4 @@
-"""Where the spectra of a session are in its documents: they are read from the file when somebody looks."""
+"""Finds the spectra of a session in its documents file, from which they are read on request."""
 
 import json
 import re
@@ -12,43 +12,43 @@ import numpy as np
 from .tail import Line
 
 STREAMS = ("spectra", "measured")
-"""Streams whose Events are only looked up in the file."""
+"""Streams whose Events are only located in the file."""
 _FRAME_UID = re.compile(rb'"frame_uid":\s*"([^"\\]*)"')
 _DESCRIPTOR = re.compile(rb'"descriptor":\s*"([^"\\]*)"')
 
 
 class Arrays:
-    """The bytes at which the Events of spectra begin, by the number of their frame.
+    """The positions in the file of the Events of spectra, by the number of their frame.
 
     Parameters
     ----------
     path : Path
-        The documents.
+        File of the documents.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offsets = {name: array("q") for name in STREAMS}
-        """Byte at which the Event of each frame begins, by stream; -1 where there is none."""
+        """Byte offset of each frame's Event, by stream; -1 if there is none."""
         self._streams: dict[bytes, str] = {}
-        """Streams by the uid of their Descriptor."""
+        """Stream by the uid of its Descriptor."""
         self.grid: list[float] = []
         """Energies of the aligned spectra relative to the tabulated edge, eV."""
 
     def describe(self, stream: str, uid: str, configuration: Mapping[str, Any]) -> None:
-        """Take the Descriptor of a stream."""
+        """Record the Descriptor of a stream."""
         if stream in STREAMS:
             self._streams[uid.encode()] = stream
         if stream == "spectra" and "energy_relative_ev" in configuration:
             self.grid = list(configuration["energy_relative_ev"])
 
     def add_frame(self) -> None:
-        """Take the next frame, of which no spectrum is known yet."""
+        """Add the next frame, whose spectra are still unknown."""
         for offsets in self._offsets.values():
             offsets.append(-1)
 
     def event_of(self, line: Line) -> tuple[str, str] | None:
-        """Return stream and frame of the Event of a spectrum, without reading its numbers; None if it is none."""
+        """Return stream and frame of a spectrum's Event without reading its numbers; None for any other line."""
         at = line.text.rfind(b'"descriptor"')
         found = _DESCRIPTOR.match(line.text, at) if at >= 0 else None
         stream = self._streams.get(found[1]) if found else None
@@ -58,24 +58,24 @@ class Arrays:
         return stream, uid[1].decode() if uid else ""
 
     def found(self, stream: str, number: int, line: Line) -> None:
-        """Note where the spectrum of a frame is."""
+        """Record the position of a frame's spectrum."""
         self._offsets[stream][number] = line.offset
 
     def offset(self, stream: str, number: int) -> int:
-        """Return the byte at which the Event of a frame begins; -1 if there is none."""
+        """Return the byte offset of a frame's Event; -1 if there is none."""
         return self._offsets[stream][number]
 
     def read(self, places: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any] | None]:
-        """Yield the data of Events: the byte of the file where each, or its page, begins, and the uid of its frame.
+        """Yield the data of Events, given the byte offset of each (or of its page) and the uid of its frame.
 
-        None where there is none, or the byte is -1.
+        None if there is no such Event or the offset is -1.
         """
         try:
             file = self._path.open("rb")
         except OSError:
             yield from [None] * len(places)
             return
-        read: tuple[int, Any] = -1, ("", {})  # the document at a byte: neighbours may be of one page
+        read: tuple[int, Any] = -1, ("", {})  # the document at an offset, since neighbours may share a page
         with file:
             for offset, uid in places:
                 data = None
@@ -92,7 +92,7 @@ class Arrays:
 
 
 def _data_of(name: str, doc: Mapping[str, Any], uid: str) -> dict[str, Any]:
-    """Return the data of an Event, or of the Event of a page with this frame."""
+    """Return the data of an Event, or of the Event in a page that belongs to this frame."""
     if name != "event_page":
         return doc["data"]
     row = doc["data"]["frame_uid"].index(uid)

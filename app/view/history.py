@@ -1,6 +1,6 @@
-"""What the documents of a session's folder tell, as they are written; no web.
+"""Collects the contents of a session's documents as they are written; independent of the web server.
 
-Numbers of all frames are kept, column by column. Spectra are not: they are read from the file when somebody looks.
+Numbers of all frames are kept, column by column. Spectra are not kept, but read from the file on request.
 """
 
 import json
@@ -24,14 +24,14 @@ from .tail import Line, Replaced, Tail
 _log = get_logger()
 
 OWN_COLUMNS = ("n", "series", "uid")
-"""Columns of a frame beside those of descriptors.csv: its number in the session, its series and its uid."""
+"""Columns of a frame besides those of descriptors.csv: its number in the session, its series and its uid."""
 _LATEST_NOTES = 200
-"""Number of notes on data set aside that are kept."""
+"""Number of notes on data set aside to keep."""
 _MAX_DECISIONS = 5000
-"""Number of decisions that are kept."""
+"""Number of decisions to keep."""
 
 Change = tuple[str, dict[str, Any]]
-"""``frame``, ``decision``, ``quality`` or ``reset``, with what is new."""
+"""Kind of change (``frame``, ``decision``, ``quality`` or ``reset``) and its data."""
 
 
 class History:
@@ -57,7 +57,7 @@ class History:
         """Number of a frame, from 0, by its uid."""
         self._arrays = Arrays(self._tail.path)
         self._streams: dict[str, tuple[str, str]] = {}
-        """Stream and run of the agent by the uid of a Descriptor."""
+        """Stream and agent run, by the uid of a Descriptor."""
         self._series_of_run: dict[str, str] = {}
         self._parents: dict[str, str] = {}
         self._series: dict[tuple[str, str], str] = {}
@@ -78,9 +78,9 @@ class History:
         self.malformed = 0
 
     def update(self, most: int = 1000) -> list[Change]:
-        """Read at most ``most`` documents since the last call; return what they tell, nothing if there are none.
+        """Read at most ``most`` documents since the last call; return the changes, empty if there are none.
 
-        A folder whose documents were replaced begins anew, with the change ``reset``.
+        If the documents of the folder were replaced, the history begins anew with the change ``reset``.
         """
         with self.lock:
             self._changes = []
@@ -91,16 +91,16 @@ class History:
                 self._begin()
                 self._changes = [("reset", {})]
             except OSError:
-                pass  # a folder on a network may be away for a while
+                pass  # a network folder may be unavailable for a while
             return self._changes
 
     @property
     def behind(self) -> bool:
-        """Whether there are more documents than were read."""
+        """Whether the file holds unread documents."""
         return self._tail.behind
 
     def _take(self, line: Line) -> None:
-        text = line.text.lstrip(b"\0")  # of a file that was cut while it was written
+        text = line.text.lstrip(b"\0")  # left if a file was cut while being written
         line = Line(line.offset + len(line.text) - len(text), text)
         try:
             if line.text.startswith(b'["event"') and self._index(line):
@@ -113,7 +113,7 @@ class History:
                 _log.warning("record skipped", file=str(self._tail.path), where=f"byte {line.offset}")
 
     def _index(self, line: Line) -> bool:
-        """Note where the Event of a spectrum is; return whether the line is one."""
+        """Record the position of a spectrum's Event; return whether the line is one."""
         found = self._arrays.event_of(line)
         if found is not None:
             self._found(*found, line)
@@ -124,7 +124,7 @@ class History:
             self._arrays.found(stream, number, line)
 
     def _document(self, name: str, doc: dict[str, Any], line: Line) -> None:
-        if name == "event_page":  # in what another program has recorded
+        if name == "event_page":  # in a recording by another program
             for event in events_of(doc):
                 self._document("event", event, line)
             return
@@ -178,7 +178,7 @@ class History:
                 self.descriptors[name] = about
 
     def _frame_row(self, row: dict[str, Any]) -> None:
-        """Keep a row of descriptors.csv, which the recorder makes of an Event."""
+        """Store a row of descriptors.csv that the recorder made from an Event."""
         run, doc = self._now
         uid, element = row["frame_uid"], row["element"]
         key = self._series_of_run[run], element
@@ -240,7 +240,7 @@ class History:
         self.notes.append(note)
         self._changes.append(("quality", note))
 
-    # What readers ask for.
+    # The data for readers.
 
     @property
     def frames(self) -> int:
@@ -263,7 +263,7 @@ class History:
         return {**row, "probabilities": probabilities}
 
     def select(self, after: int = 0, limit: int | None = None, series: str | None = None) -> list[int]:
-        """Return numbers of frames, from 0: those after the ``after``-th, at most ``limit``; None: of all series."""
+        """Return numbers of frames, from 0: at most ``limit`` after the ``after``-th, of one series or all."""
         with self.lock:
             if series is None:
                 chosen: Iterable[int] = range(min(after, self.frames), self.frames)
@@ -284,13 +284,13 @@ class History:
             return {name: [values[i] for i in numbers] for name, values in columns.items() if len(values)}
 
     def samples(self) -> list[dict[str, Any]]:
-        """Return the series, in the order in which they began."""
+        """Return the series, in the order of their beginning."""
         with self.lock:
             series, times = self._rows.column("series"), self._rows.column("time")
             found: dict[str, dict[str, Any]] = {}
             for (_, element), id in self._series.items():
                 if id not in self._first:
-                    continue  # its only frame was malformed
+                    continue  # the only frame was malformed
                 number = self._number[self._first[id]]
                 name = self._rows.row(number, ["sample"]).get("sample", "")
                 found[id] = {"series": id, "name": name, "element": element}
@@ -301,7 +301,7 @@ class History:
             return list(found.values())
 
     def quality(self) -> dict[str, Any]:
-        """Return the numbers of frames set aside and of gaps by reason, and the latest notes."""
+        """Return the numbers of frames set aside and of gaps, by reason, and the latest notes."""
         with self.lock:
             return {
                 "set_aside": dict(self._recorder.set_aside),
@@ -315,7 +315,7 @@ class History:
         return self._recorder.latency_ms()
 
     def about(self) -> dict[str, Any]:
-        """Return what the session wrote of itself at its start; empty if it is of an earlier version."""
+        """Return the session's description from its start; empty for an earlier version."""
         try:
             found = json.loads((self.folder / SESSION).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -323,7 +323,7 @@ class History:
         return found if isinstance(found, dict) else {}
 
     def spectra(self, last: int, series: str | None = None) -> dict[str, Any]:
-        """Return aligned spectra, thinned evenly to ``last`` over a series or the session, with the newest."""
+        """Return aligned spectra, thinned evenly to ``last`` over a series or the session, including the newest."""
         with self.lock:
             arrays, uids = self._arrays, self._rows.column("uid")
             numbers = [i for i in self.select(series=series) if arrays.offset("spectra", i) >= 0]
@@ -345,7 +345,7 @@ class History:
         Raises
         ------
         KeyError
-            The session has no frame of this uid.
+            The session has no frame with this uid.
         """
         with self.lock:
             number = self._number[uid]

@@ -1,4 +1,4 @@
-"""The running sessions of this user by their folders, over the operator's socket."""
+"""Finds the running sessions of this user by their folders, over the operator's socket."""
 
 import time
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 from ..ask import Refused, Running, running_sessions
 
 _LOOK_S = 2.0
-"""Shortest time between two looks for the running sessions, s."""
+"""Shortest time between two searches for running sessions, s."""
 _STATUS_S = 3.0
 """Longest wait for the state of a session, s."""
 
 
 class Links:
-    """Finds the running session of a folder; for any thread."""
+    """Finds the running session of a folder; thread-safe."""
 
     def __init__(self) -> None:
         self._looked_at = float("-inf")
@@ -28,13 +28,13 @@ class Links:
                 found = running_sessions()
             except (Refused, OSError):
                 found = []
-            # A session that is too busy to say its name keeps the one that it had.
+            # A session that is too busy to identify itself keeps its known identity.
             self._found = [s if "out" in s.identity else known.get(s.socket, s) for s in found]
         out = str(folder.resolve())
         return next((session for session in self._found if session.identity.get("out") == out), None)
 
     def status(self, folder: Path) -> dict[str, Any] | None:
-        """Return what ``status`` says of the session of a folder; empty if it does not answer, None if none runs."""
+        """Return the ``status`` of a folder's session; empty if it does not answer, None if none runs."""
         session = self.of(folder)
         if session is None:
             return None

@@ -1,4 +1,4 @@
-"""Rows of a table that grows, kept column by column: a number takes 8 bytes, and a text that repeats is kept once."""
+"""Rows of a growing table, stored by column: a number takes 8 bytes, and a repeated text is stored once."""
 
 import math
 from array import array
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _LARGEST = 2**63 - 1
-"""Largest integer that is kept as one."""
+"""Largest integer that is stored as an integer."""
 _MAX_SHARED = 4096
-"""Number of different texts of a column that are kept once."""
+"""Largest number of different texts of a column that are shared."""
 
 
 class _Column:
-    """Values of one kind: texts, numbers, or integers as long as none is missing."""
+    """Values of one kind: texts, numbers, or, as long as none is missing, integers."""
 
     def __init__(self, first: Any, missing: int) -> None:
         self._shared: dict[str, str] = {}
@@ -24,12 +24,12 @@ class _Column:
             self.values = array("d", [math.nan]) * missing
 
     def checked(self, value: Any) -> Any:
-        """Return a value as the column keeps it.
+        """Return a value in the form that the column stores.
 
         Raises
         ------
         ValueError, TypeError
-            It is no number, and the others are.
+            The value is not a number, unlike the others.
         """
         if isinstance(self.values, list):
             return "" if value is None else str(value)
@@ -51,19 +51,19 @@ def _is_integer(value: Any) -> bool:
 
 
 class Rows:
-    """Rows by number, from 0; a row that lacks a column has NaN or an empty text there."""
+    """Rows by number, from 0; a missing value is NaN or an empty text."""
 
     def __init__(self) -> None:
         self._columns: dict[str, _Column] = {}
         self.count = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row, whole or not at all.
+        """Add a row, completely or not at all.
 
         Raises
         ------
         ValueError, TypeError
-            A value is no number, and the others of its column are.
+            A value is not a number, unlike the others of its column.
         """
         new = {name: _Column(row[name], self.count) for name in row if name not in self._columns}
         columns = {**self._columns, **new}

@@ -1,4 +1,4 @@
-"""The answers of the API, for its description in OpenAPI. Times are Unix s; NaN is null."""
+"""The answers of the API, as OpenAPI describes them. Times are in Unix s; null stands for NaN."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ class _Open(BaseModel):
 
 
 class Health(_Open):
-    """That the dashboard answers."""
+    """Confirmation that the dashboard answers."""
 
     ok: bool
     version: str
     sessions: int
     may_act: bool
-    """Whether who asks has the token."""
+    """Whether the requester has the token."""
 
 
 class SessionListed(_Open):
@@ -26,10 +26,10 @@ class SessionListed(_Open):
     folder: str
     title: str
     live: bool
-    """Whether it runs."""
+    """Whether the session runs."""
     started: float | None
     ended: float | None
-    """End of its last run; null while it runs."""
+    """End of the last run; null while the session runs."""
     frames: int
     samples: list[str]
     elements: list[str]
@@ -48,7 +48,7 @@ class Descriptor(_Open):
     name: str
     unit: str
     classes: list[str] = []
-    """Classes of a classified one."""
+    """Classes of a classified descriptor."""
 
 
 class RuleShown(_Open):
@@ -70,7 +70,7 @@ class SessionAbout(SessionListed):
     models: list[ModelUsed]
     versions: dict[str, str]
     config: dict[str, Any]
-    """Settings without what may be secret; empty for a session of an earlier version."""
+    """Settings without secrets; empty for a session of an earlier version."""
     source: str
     descriptors: list[Descriptor]
     rules: list[RuleShown]
@@ -86,14 +86,14 @@ class Sample(_Open):
     frames: int
     first: float
     last: float
-    """Time of its newest frame."""
+    """Time of the newest frame."""
 
 
 class Frame(_Open):
-    """A frame: the columns of descriptors.csv, and these."""
+    """A frame: the columns of descriptors.csv, and the fields below."""
 
     n: int
-    """Number in the session, from 1."""
+    """Number of the frame in the session, from 1."""
     series: str
     uid: str
     time: float
@@ -140,7 +140,7 @@ class Measured(_Open):
     pre_edge: list[float | None]
     post_edge: list[float | None]
     e0_ev: float | None
-    """On the same energies."""
+    """E0 on the same energies, eV."""
     edge_step: float | None
     reference: Foil | None = None
 
@@ -153,17 +153,17 @@ class Spectrum(_Open):
     aligned: Aligned | None
     measured: Measured | None
     first: Aligned | None
-    """The first of its series."""
+    """First spectrum of the series."""
 
 
 class Step(_Open):
-    """A status that a decision came to."""
+    """A status that a decision reached."""
 
     status: str
     time: float
     reason: str
     by: str = ""
-    """Person who brought it there."""
+    """Person who set the status; empty if nobody did."""
 
 
 class Evidence(_Open):
@@ -191,7 +191,7 @@ class Decision(_Open):
     evidence: list[Evidence]
     series: str
     can_approve: bool
-    """Whether it waits for a person now."""
+    """Whether the decision waits for a person now."""
 
 
 class Note(_Open):
@@ -204,13 +204,13 @@ class Note(_Open):
 
 
 class Quality(_Open):
-    """What was set aside."""
+    """Data set aside."""
 
     set_aside: dict[str, int]
     gaps: dict[str, int]
     flags: dict[str, int]
     latest: list[Note]
-    """The newest first."""
+    """Latest notes, the newest first."""
 
 
 class Named(_Open):
@@ -221,37 +221,37 @@ class Named(_Open):
 
 
 class Sink(_Open):
-    """Where documents go."""
+    """A destination of documents."""
 
     name: str
     documents: int
-    """Number that waits."""
+    """Number of waiting documents."""
     lost: int
     failed: int
 
 
 class Judged(_Open):
-    """What a rule judged last."""
+    """The last judgement of a rule."""
 
     name: str
     quantity: str
     value: float | None
     level: float | None
     distance: float | None
-    """To the nearest level, in the unit; negative beyond it."""
+    """Distance to the nearest level, in the unit; negative beyond it."""
     unit: str
     armed: bool
-    """Whether it may decide."""
+    """Whether the rule may decide."""
     decided: bool = False
-    """Whether it has made all decisions that it may."""
+    """Whether the rule has made all its decisions."""
 
 
 class State(_Open):
-    """What a session does now."""
+    """The present state of a session."""
 
     live: bool
     answers: bool
-    """Whether the agent answers; while it does not, the rest is what it said last, with the ages grown."""
+    """Whether the agent answers; if not, the other fields are its last answer with increased ages."""
     connected: bool
     paused: str
     paused_s: float | None
@@ -270,7 +270,7 @@ class State(_Open):
 
 
 class Done(_Open):
-    """What became of an order."""
+    """The outcome of an order."""
 
     ok: bool
     error: str = ""

@@ -16,23 +16,23 @@ from .server import create_app, folders_of
 from .sessions import Sessions
 
 _PARENT_POLL_S = 0.5
-"""Interval at which it is checked that the session runs, s."""
+"""Interval at which the process checks that the session still runs, s."""
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams of events at a signal, for which uvicorn would wait."""
+    """Ends the event streams at a signal; uvicorn would wait for them."""
 
     def __init__(self, config: uvicorn.Config, sessions: Sessions) -> None:
         super().__init__(config)
         self._sessions = sessions
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # From the beginning, since asyncio would cancel what starts, with a traceback.
+        # From the beginning, since asyncio would cancel the start-up with a traceback.
         with self.capture_signals():
             super().run(sockets)
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        if not self.should_exit:  # a second one would cancel what ends, which takes two seconds at most
+        if not self.should_exit:  # a second signal would cancel the shutdown, which takes at most two seconds
             super().handle_exit(sig, frame)  # pyright: ignore[reportArgumentType]
         self._sessions.close()
 
@@ -45,20 +45,20 @@ def serve(
     tell: Callable[[str], None],
     inherited: int | None = None,
 ) -> None:
-    """Serve a dashboard until a signal.
+    """Serve a dashboard until a signal arrives.
 
     Parameters
     ----------
     folders : sequence of Path
-        Folders of sessions, or of such folders.
+        Folders of sessions, or folders that contain such folders.
     host, port : str, int or None
-        Address; without a port the default one, or the next that is free.
+        Address; without a port, the default port or the next free one.
     token_file : Path or None
-        File with the token; None keeps one in the first folder.
+        File with the token; None stores one in the first folder.
     tell : callable
-        Receives the lines that tell where the dashboard is.
+        Receives the lines that tell the address of the dashboard.
     inherited : int, optional
-        File descriptor of a listening socket, which a session has opened and told.
+        File descriptor of a listening socket that a session has opened and announced.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def serve(
 
 
 def end_with(parent: int) -> None:
-    """End this process when the one that started it has ended."""
+    """End this process once the process that started it has ended."""
 
     def wait() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""The web server of the dashboard: its page, and the API beside it."""
+"""The web server of the dashboard: its page and its API."""
 
 import asyncio
 import contextlib
@@ -42,12 +42,12 @@ from .sessions import Sessions, Shown
 from .stream import encode
 
 _COOKIE_S = 30 * 86_400
-"""Time for which a browser keeps the token, s."""
+"""Time that a browser stores the token, s."""
 _MOST_SPECTRA = 2000
 _LONGEST_FORM = 4096
-"""Longest form with a token, bytes."""
+"""Largest size of a form with a token, bytes."""
 _LONGEST_NUMBER = 18
-"""Most digits of the number of an event; a client that sends more starts anew."""
+"""Largest number of digits in the number of an event; a client that sends more starts anew."""
 _ORDER_S = 20.0
 """Longest wait for the outcome of an order, s."""
 _STATIC = Path(__file__).with_name("static")
@@ -57,7 +57,7 @@ Command = Literal["approve", "reject", "pause", "resume", "stop", "halt", "relea
 
 
 class Order(BaseModel):
-    """What a person orders."""
+    """An order of a person."""
 
     command: Command
     id: str = ""
@@ -65,10 +65,10 @@ class Order(BaseModel):
     why: str = Field(default="", max_length=1000)
     """Reason, for the audit."""
     by: str = Field(default="", max_length=100)
-    """Who orders, for the audit; by default the user that runs the dashboard."""
+    """Name of the person, for the audit; by default the user that runs the dashboard."""
 
     folder: str = ""
-    """Folder of the session that is meant, as ``/api/sessions`` names it; the order is refused for another one."""
+    """Folder of the intended session, as in ``/api/sessions``; the order is refused for any other."""
 
     @model_validator(mode="after")
     def _names_its_decision(self) -> Self:
@@ -102,7 +102,7 @@ def create_app(sessions: Sessions, access: Access) -> FastAPI:
         version=__version__,
         description="What sessions of the agent measured, estimated and decided, and the orders of a person.",
         openapi_url="/api/openapi.json",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
         middleware=[Middleware(Guard, access=access, refused=_refused)],
@@ -131,7 +131,7 @@ def _add_pages(app: FastAPI, access: Access) -> None:
     @app.post("/token", include_in_schema=False)
     async def take_token(request: Request) -> Response:
         body = b""
-        async for part in request.stream():  # anybody may send it, of any length
+        async for part in request.stream():  # anybody may send it, at any length
             body += part
             if len(body) > _LONGEST_FORM:
                 return HTMLResponse(_token_page("That is too long to be the token."), 413)
@@ -149,7 +149,7 @@ def _add_pages(app: FastAPI, access: Access) -> None:
 def _add_sessions(app: FastAPI, sessions: Sessions, access: Access) -> None:
     @app.get("/api/health", response_model=Health, tags=["sessions"])
     def health(request: Request) -> Response:
-        """Say that the dashboard answers, and whether who asks has the token."""
+        """Confirm that the dashboard answers, and whether the requester has the token."""
         may_act = access.has_token(dict(request.headers))
         return _json({"ok": True, "version": __version__, "sessions": len(sessions.all()), "may_act": may_act})
 
@@ -178,7 +178,7 @@ def _add_sessions(app: FastAPI, sessions: Sessions, access: Access) -> None:
 
     @app.get("/api/sessions/{session}/state", response_model=State, tags=["sessions"])
     def state(session: str) -> Response:
-        """Say what a session does now: its queue, pauses, sources, sinks and what its rules judge."""
+        """Return the present state of a session: queue, pauses, sources, sinks and judgements of the rules."""
         return _json(sessions.state(_shown(sessions, session)))
 
     stream: dict[int | str, dict[str, Any]] = {
@@ -187,7 +187,7 @@ def _add_sessions(app: FastAPI, sessions: Sessions, access: Access) -> None:
 
     @app.get("/api/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse, responses=stream)
     async def events(request: Request, session: str) -> StreamingResponse:
-        """Send what comes, as server-sent events: ``frame``, ``decision``, ``quality``, ``state``, ``reset``."""
+        """Send server-sent events as they occur: ``frame``, ``decision``, ``quality``, ``state``, ``reset``."""
         shown = await asyncio.to_thread(_shown, sessions, session)
         last = request.headers.get("last-event-id", request.query_params.get("last_event_id", ""))
         after = int(last) if last.isascii() and last.isdigit() and len(last) <= _LONGEST_NUMBER else None
@@ -207,7 +207,7 @@ def _add_data(app: FastAPI, sessions: Sessions) -> None:
         last: Annotated[int, Query(ge=1, le=_MOST_SPECTRA)] = 200,
         series: str | None = None,
     ) -> Response:
-        """Return aligned spectra, thinned evenly over the series; the newest is among them."""
+        """Return aligned spectra, thinned evenly over the series and including the newest."""
         return _json(_shown(sessions, session).history.spectra(last, series))
 
     @app.get("/api/sessions/{session}/spectra/{uid}", response_model=Spectrum, tags=["spectra"])
@@ -346,7 +346,7 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _signed_in(access: Access, token: str) -> Response:
-    """Keep the right token in a cookie, and show the page."""
+    """Store the correct token in a cookie, and show the page."""
     if not access.fits(token):
         return HTMLResponse(_token_page("That is not the token of this dashboard."), 401)
     answer = RedirectResponse("/", 303)
@@ -370,7 +370,7 @@ def _refused(path: str, status: int, reason: str) -> Response:
 
 
 def _page() -> str:
-    """Return the page, whose files a browser may keep."""
+    """Return the page; a browser may cache its files."""
     page = _STATIC / "index.html"
     if not page.is_file():
         return "<!doctype html><title>xas-agent</title><p>The API is at <a href=/api/openapi.json>/api</a>."
@@ -379,7 +379,7 @@ def _page() -> str:
 
 @functools.cache
 def _mark() -> str:
-    """Return a hash of the page's files, which stands in their path: what they import of each other has it too."""
+    """Return a hash of the page's files for their path, which their imports of each other share."""
     known = hashlib.sha256()
     for file in sorted(_STATIC.iterdir(), key=lambda one: one.name):
         known.update(file.name.encode() + file.read_bytes())
@@ -400,5 +400,5 @@ def _token_page(message: str) -> str:
 
 
 def folders_of(given: Sequence[Path]) -> list[Path]:
-    """Return folders once each, in their order."""
+    """Return each folder once, in the given order."""
     return list({folder.resolve(): folder for folder in given}.values())

@@ -20,11 +20,11 @@ from .stream import EventStream
 _log = get_logger()
 
 _POLL_S = 0.2
-"""Interval at which the files are looked at, s."""
+"""Interval between checks of the files, s."""
 _STATE_S = 1.0
-"""Interval at which the state of a session is asked while somebody watches, s."""
+"""Interval between requests for the state of a session while somebody watches, s."""
 _NEW_FOLDERS_S = 2.0
-"""Shortest time between two looks for new sessions in a folder of sessions, s."""
+"""Shortest time between two searches for new sessions in a folder of sessions, s."""
 _ENDED = "the session has ended"
 _KILLED = "the process of the session runs no more, and its last run has no end"
 _SILENT = "the agent does not answer; what is shown of it may be old"
@@ -46,28 +46,28 @@ _NOTHING: dict[str, Any] = {
     "sinks": [],
     "rules": [],
 }
-"""State of a session of which nothing is known but that it runs."""
+"""State of a session that is known only to exist."""
 
 
 @dataclass
 class Shown:
-    """One session that is shown."""
+    """One session on the dashboard."""
 
     id: str
     folder: Path
     history: History
     stream: EventStream = field(default_factory=EventStream)
     loaded: threading.Event = field(default_factory=threading.Event)
-    """Set when the documents that the folder had at first are read."""
+    """Set once the documents that the folder had at first are read."""
     state: dict[str, Any] = field(default_factory=dict)
     asked_at: float = float("-inf")
-    """``time.monotonic()`` at which the state was asked."""
+    """``time.monotonic()`` of the last request for the state."""
     asking: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the state is asked: who comes meanwhile waits for the answer."""
+    """Held while the state is requested; other clients then wait for the answer."""
 
 
 class Sessions:
-    """The sessions of some folders. A folder without documents whose subfolders have some stands for all of these.
+    """The sessions of some folders. A folder without documents stands for its subfolders with documents.
 
     Parameters
     ----------
@@ -90,13 +90,13 @@ class Sessions:
         self._thread.start()
 
     def close(self) -> None:
-        """End the clients and the reading."""
+        """Disconnect the clients and end the reading."""
         self._ended.set()
         for shown in self._shown.values():
             shown.stream.close()
 
     def all(self) -> list[Shown]:
-        """Return the sessions in the order of the folders; of a folder of sessions, the newest name first."""
+        """Return the sessions in the order of the folders; within a folder of sessions, by descending name."""
         with self._lock:
             if time.monotonic() - self._looked_at > _NEW_FOLDERS_S:
                 self._looked_at = time.monotonic()
@@ -104,21 +104,21 @@ class Sessions:
                 for folder in found:
                     if folder not in self._shown:
                         self._shown[folder] = Shown(self._id_of(folder, found), folder, History(folder))
-                # One that was empty and now has folders of sessions is not shown any more.
+                # A folder that was empty and now contains folders of sessions is no longer shown itself.
                 gone = {folder: one for folder, one in self._shown.items() if folder not in found}
                 kept = {folder: one for folder, one in gone.items() if one.history.frames}
                 self._shown = {folder: self._shown[folder] for folder in found} | kept
             return list(self._shown.values())
 
     def get(self, id: str) -> Shown | None:
-        """Return a session by its id, with its documents read; None if there is none."""
+        """Return a session by its id, with all its documents read; None if there is none."""
         shown = next((s for s in self.all() if s.id == id), None)
         if shown is not None:
             shown.loaded.wait()
         return shown
 
     def state(self, shown: Shown) -> dict[str, Any]:
-        """Return the state of a session, asked at most once a second."""
+        """Return the state of a session, requested at most once a second."""
         with shown.asking:
             if time.monotonic() - shown.asked_at >= 0.9 * _STATE_S:
                 shown.state = self._ask(shown)
@@ -140,7 +140,7 @@ class Sessions:
         return {**state, **known, **({"message": f"notification failed: {message}"} if message else {})}
 
     def _unanswered(self, shown: Shown) -> dict[str, Any]:
-        """Return the state of a session that runs but does not answer: what it said last, with grown ages."""
+        """Return the state of a running session that does not answer: its last answer, with increased ages."""
         before, elapsed_s = shown.state, time.monotonic() - shown.asked_at
         if not before.get("live"):
             before = {**_NOTHING, "latency_ms": shown.history.latency_ms()}
@@ -158,7 +158,7 @@ class Sessions:
                     shown.stream.publish("state", state)
 
     def _follow(self) -> None:
-        """Read what the sessions write."""
+        """Read the documents that the sessions write."""
         while not self._ended.is_set():
             busy = False
             for shown in self.all():
@@ -186,9 +186,10 @@ class Sessions:
         self._loop.call_soon_threadsafe(publish)
 
     def _id_of(self, folder: Path, found: Iterable[Path]) -> str:
-        """Return the id of a folder: its name and, if others have this too, what marks its path.
+        """Return the id of a folder: its name and, if others have the same name, a mark of its path.
 
-        It does not depend on the folders' order: a page that outlives a dashboard must not mean another session.
+        The id does not depend on the order of folders: a page that outlives a dashboard must not address another
+        session.
         """
         slug, path = _slug(folder), str(folder.resolve())
         others = {*found, *self._shown} - {folder}
@@ -202,10 +203,10 @@ def _slug(folder: Path) -> str:
 
 
 def _judged_last(folder: Path, frames: int) -> list[dict[str, Any]]:
-    """Return what the rules of a session judged last, as its summary says; nothing without one of all its frames.
+    """Return the last judgements of a session's rules from its summary; empty if that does not cover all frames.
 
-    A session writes its summary every few seconds: that of a killed one, or of one that still draws its picture, may
-    be of an earlier frame.
+    A session writes its summary every few seconds; that of a killed session, or of one that still draws its picture,
+    may be older than the last frame.
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text())
@@ -215,7 +216,7 @@ def _judged_last(folder: Path, frames: int) -> list[dict[str, Any]]:
 
 
 def _sessions_in(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders of sessions: those that are named, or of one without documents its subfolders with some."""
+    """Return the folders of sessions: the named ones, or the subfolders with documents of one without documents."""
     found: list[Path] = []
     for folder in folders:
         inside = []

@@ -1,4 +1,4 @@
-"""Server-sent events: each is encoded once for all clients, and a slow client is dropped."""
+"""Server-sent events: each is encoded once for all clients, and slow clients are disconnected."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ from typing import Any
 from pydantic_core import to_json
 
 HEARTBEAT_S = 10.0
-"""Time after which a client without an event gets a comment, so that proxies keep the connection, s."""
+"""Time without an event after which a client receives a comment, so that proxies keep the connection, s."""
 _KEPT = 2000
-"""Number of events from which a client that comes again goes on."""
+"""Number of events to keep for clients that reconnect."""
 _WAITING = 500
-"""Number of events that wait for one client; one that is slower is dropped, and comes again."""
+"""Largest number of events that wait for one client; a slower client is disconnected and reconnects."""
 _END = b""
 
 
@@ -27,10 +27,10 @@ def encode(value: Any) -> bytes:
 
 
 class EventStream:
-    """The events of one session; all methods are to be called in the event loop."""
+    """The events of one session; all methods must be called in the event loop."""
 
     def __init__(self) -> None:
-        # Rising over restarts of the server, so that no client that comes again is taken for one that missed nothing.
+        # It rises over restarts of the server, so that a client that reconnects never seems to have missed nothing.
         self._newest = int(time.time() * 1e3)
         self._kept: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
         self._clients: set[asyncio.Queue[bytes]] = set()
@@ -38,7 +38,7 @@ class EventStream:
 
     @property
     def watched(self) -> bool:
-        """Whether there is a client."""
+        """Whether any client is connected."""
         return bool(self._clients)
 
     def publish(self, name: str, data: Any) -> None:
@@ -53,9 +53,9 @@ class EventStream:
                 self._drop(queue)
 
     async def client(self, after: int | None) -> AsyncIterator[bytes]:
-        """Yield the events to come as bytes and, for a client that comes again, those after number ``after``.
+        """Yield future events as bytes and, for a client that reconnects, first those after number ``after``.
 
-        If some of these are not kept any more, it gets the event ``reset``: it must ask for the history again.
+        If some of these are no longer kept, the event ``reset`` tells the client to request the history again.
         """
         queue: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
         missed: list[bytes] = []
@@ -86,7 +86,7 @@ class EventStream:
             self._clients.discard(queue)
 
     def close(self) -> None:
-        """End all clients."""
+        """Disconnect all clients."""
         self._closed = True
         for queue in list(self._clients):
             self._drop(queue)

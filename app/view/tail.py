@@ -1,4 +1,4 @@
-"""The lines of a file that another process writes."""
+"""Reads the lines of a file that another process writes."""
 
 import os
 from collections.abc import Iterator
@@ -7,42 +7,42 @@ from typing import NamedTuple
 
 _BLOCK_BYTES = 1 << 20
 _HEAD_BYTES = 1024
-"""What is compared of the beginning of a file: its first document has a uid."""
+"""Size of a file's beginning to compare, bytes; its first document has a uid."""
 
 
 class Line(NamedTuple):
-    """A complete line, without its end."""
+    """A complete line, without its line end."""
 
     offset: int
-    """Byte at which it begins."""
+    """Byte offset of its beginning."""
     text: bytes
 
 
 class Replaced(Exception):  # noqa: N818  named after the event
-    """Another file has taken the place of the one that was read, or its beginning has changed."""
+    """The file was replaced by another one, or its beginning has changed."""
 
 
 class Tail:
-    """Reads the complete lines that come to a file; what follows the last line end waits.
+    """Reads the complete lines added to a file; text after the last line end waits.
 
     Parameters
     ----------
     path : Path
-        The file need not exist yet.
+        The file; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._read = 0
         self._torn = 0
-        """Size of what follows the last line end, bytes."""
+        """Size of the text after the last line end, bytes."""
         self._inode: int | None = None
         self._head = b""
-        """The beginning of what was read."""
+        """Beginning of the text that was read."""
 
     @property
     def behind(self) -> bool:
-        """Whether there is more than was read."""
+        """Whether the file holds more than was read."""
         try:
             return self.path.stat().st_size > self._read + self._torn
         except OSError:
@@ -54,7 +54,7 @@ class Tail:
         Raises
         ------
         Replaced
-            The file is another one, shorter than what was read of it, or begins otherwise. The next call begins with
+            The file is another one, is shorter than what was read, or begins differently. The next call starts with
             its first line.
         """
         try:
@@ -88,7 +88,7 @@ class Tail:
                         yield line
                 self._torn = len(torn)
             finally:
-                self._head = head[: self._read]  # what is torn may be written again
+                self._head = head[: self._read]  # an incomplete line may be written again
 
     def _forget(self) -> None:
         self._read, self._torn, self._inode, self._head = 0, 0, None, b""

@@ -1,4 +1,4 @@
-"""Work on many items in processes, with progress; and files that are replaced as a whole."""
+"""Processes many items in parallel with progress, and replaces files as a whole."""
 
 import multiprocessing as mp
 import os
@@ -38,7 +38,7 @@ def each(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path that replaces ``path`` at the end; after an error ``path`` is unchanged."""
+    """Yield a temporary path that replaces ``path`` at the end; after an error ``path`` is unchanged."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
@@ -52,7 +52,7 @@ def _here(function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int,
 
 
 def _elsewhere(function: Callable[[T], R], items: Sequence[T], jobs: int, died: R) -> Iterator[tuple[int, R]]:
-    """Use one pool per process: in a common pool the end of one process ends all, without naming the item."""
+    """Use one pool per process: in a common pool, the end of one process ends all, without naming the item."""
     idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
 
     def start() -> None:

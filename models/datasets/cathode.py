@@ -27,7 +27,7 @@ END_MEMBERS = ("Li0.00CoO2_O3_s0", "Li1.00CoO2_O3_s0")
 FOIL = "Co_metal"
 FEFF_OFFSET_EV, FEFF_SCALE, FEFF_AMPLITUDE = 4.3, 1.045, 0.91
 """Differences between measured Co oxides and FEFF, as in the card of the Co model."""
-_DECAY_EV = 10.0  # of the fine structure beyond the last energy
+_DECAY_EV = 10.0  # decay length of the fine structure beyond the last energy
 
 
 def extend(energy: Array, mu: Array, grid: Array) -> Array:

@@ -1,4 +1,4 @@
-"""From structures and FEFF runs to ``NAME.npz`` and ``NAME.csv``.
+"""Makes ``NAME.npz`` and ``NAME.csv`` from structures and FEFF runs.
 
 This is the form that :mod:`xas_agent.models.training.data` reads.
 
@@ -36,7 +36,7 @@ class SplitSettings(Settings):
     """Choice of the validation materials."""
 
     val_fraction: float = Field(default=0.15, ge=0, lt=1)
-    """Share of the materials; at least one of two or more materials, unless 0."""
+    """Share of the materials; unless it is 0, at least one of two or more materials is chosen."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice."""
 
@@ -48,7 +48,7 @@ def find_sites(path: Path, absorber: str | None, jobs: int, progress: Progress) 
 
     Parameters
     ----------
-    absorber : symbol; None for a queue, each job of which names its absorber
+    absorber : symbol; None for a queue, whose jobs name their absorbers
 
     Returns
     -------
@@ -113,12 +113,12 @@ def label(sites: Sequence[Site], kept: Path, jobs: int, progress: Progress) -> t
 
 
 def labels_of(site: Site, known: Known) -> Labels | None:
-    """Return the labels of a site, None if :func:`label` failed."""
+    """Return the labels of a site; None if :func:`label` failed."""
     return known.get((digest(site.structure), site.index))
 
 
 def split_materials(materials: Sequence[str], split: SplitSettings) -> dict[str, str]:
-    """Return ``train`` or ``val`` by material, drawn by the name, so that a larger set keeps most of them."""
+    """Return ``train`` or ``val`` by material, drawn by name, so that a larger set keeps most assignments."""
 
     def draw(material: str) -> bytes:
         return hashlib.sha256(f"{split.seed}:{material}".encode()).digest()
@@ -165,7 +165,7 @@ def write_pair(
 
 
 def _labels(task: tuple[str, Structure, list[int]]) -> list[Labels] | str:
-    """Labels of some sites of one structure, or the reason for a failure."""
+    """Return the labels of some sites of one structure, or the reason for a failure."""
     try:
         return describe(task[1], task[2])
     except Exception as e:  # pymatgen raises many types of exceptions for unusual structures

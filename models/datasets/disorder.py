@@ -1,6 +1,6 @@
-"""Disordered structures of an oxide, rattled or quenched from the melt, as a queue of FEFF jobs.
+"""Makes disordered structures of an oxide, rattled or quenched from the melt, as a queue of FEFF jobs.
 
-Each structure is a material of its own, so that none is on both sides of a split. Needs the ``[train]`` extra, and
+Each structure is its own material, so that none is on both sides of a split. Needs the ``[train]`` extra, and
 for the melts ``[quench]`` (:mod:`xas_agent.models.datasets.quench`).
 """
 
@@ -27,23 +27,23 @@ from .structures import bare
 
 AMORPHOUS = "amorphous"
 _LEAST_SHARE = 0.7
-"""Smallest distance of a rattled structure over that of its crystal; thermal motion hardly leads nearer."""
+"""Smallest distance in a rattled structure relative to its crystal; thermal motion hardly leads to smaller ones."""
 _ROUNDS = 1000
 
 
 class QuenchSettings(Settings):
-    """Course of a melt and its quench, at constant volume, with a Langevin thermostat."""
+    """The melting and quenching of a composition, at constant volume, with a Langevin thermostat."""
 
     atoms: int = Field(default=48, ge=2)
     """Number of atoms of the cubic cell, rounded up to whole formula units."""
     density_g_cm3: float | None = Field(default=None, gt=0)
-    """Density; that of the given crystal by default."""
+    """Density, g/cm³; by default that of the given crystal."""
     melt_k: float = Field(default=4500.0, gt=0)
     """Temperature of the melt, K."""
     melt_ps: float = Field(default=0.6, gt=0)
-    """Duration of the melt, which begins with random positions, ps."""
+    """Duration of the melt, ps; it begins with random positions."""
     cool_ps: float = Field(default=1.6, gt=0)
-    """Duration of the cooling, in which the temperature falls exponentially, ps."""
+    """Duration of the cooling, ps; the temperature falls exponentially."""
     final_k: float = Field(default=300.0, gt=0)
     """Temperature at the end, K."""
     step_fs: float = Field(default=2.0, gt=0, le=5)
@@ -58,7 +58,7 @@ class RattleSettings(Settings):
     amplitudes_a: tuple[float, ...] = ()
     """Standard deviations of the displacements along each axis, Å."""
     count: int = Field(default=10, ge=1)
-    """Structures of each crystal and amplitude."""
+    """Number of structures of each crystal and amplitude."""
     least_edge_a: float = Field(default=8.5, gt=0)
     """Smallest edge of the supercell, Å."""
 
@@ -94,7 +94,7 @@ def read_crystals(path: Path, absorber: str) -> dict[str, Structure]:
 
 
 def rattles(crystals: dict[str, Structure], settings: RattleSettings, seed: int) -> Iterator[Disordered]:
-    """Yield the rattled supercells of crystals; each depends on the seed and its own name only.
+    """Yield the rattled supercells of crystals; each depends only on the seed and its own name.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def supercell(crystal: Structure, least_edge_a: float) -> Structure:
 
 
 def rattled(crystal: Structure, amplitude_a: float, rng: np.random.Generator) -> Structure:
-    """Displace all atoms by Gaussian random numbers; atoms that come too close are displaced anew.
+    """Displace all atoms by Gaussian random numbers; atoms that come too close are displaced again.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def quenches(
 def jobs_of(
     disordered: Iterable[Disordered], absorber: str, sites: dict[str, int], val_fraction: float, seed: int
 ) -> list[dict[str, Any]]:
-    """Return the FEFF jobs of disordered structures, crystals and kinds evenly spread over the queue.
+    """Return the FEFF jobs of disordered structures, with crystals and kinds spread evenly over the queue.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def _job(d: Disordered, absorber: str, index: int, split: str) -> dict[str, Any]
 
 
 def _distances(structure: Structure) -> Array:
-    """Distances of atoms (N, N), infinite on the diagonal, Å."""
+    """Return the distances of atoms (N, N), Å, infinite on the diagonal."""
     apart = structure.distance_matrix.copy()
     np.fill_diagonal(apart, np.inf)
     return apart

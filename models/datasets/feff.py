@@ -26,23 +26,23 @@ PROGRAMS = ("feff", "feff10", "feff9")
 """Names on the PATH; feff85l and feff8l are excluded, since they have no full multiple scattering."""
 INPUT, OUTPUT, WORK, LOG = "feff.inp", "xmu.dat", "work", "feff.log"
 _MIN_POINTS = 20
-_HEADER_ROUNDING_A = 2e-3  # of distances, by the digits of a header
-_SIGNAL_EXIT_CODE = 128  # added by a shell to the number of the signal that ended a program
+_HEADER_ROUNDING_A = 2e-3  # rounding of distances in a header
+_SIGNAL_EXIT_CODE = 128  # a shell adds it to the number of the signal that ended a program
 _EXTERNAL_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 _ERROR_LINE = re.compile(r"Convergence not reached|Bad counts|Cannot|quitting|[Ee]rror|ERROR")
-"""In FEFF's output on failure. Later lines are of modules that lack the output of the failed one."""
+"""Messages of failure in FEFF's output. Later lines come from modules that lack the output of the failed one."""
 
 
 class FeffFailed(RuntimeError):  # noqa: N818  a past participle states the event
-    """A run without a spectrum; the message gives the reason and the log."""
+    """A run gave no spectrum; the message states the reason and the log."""
 
 
 class FeffEnded(FeffFailed):
-    """A run that another process ended; the site may still succeed."""
+    """Another process ended the run; the site may still succeed."""
 
 
 class FeffSettings(Settings):
-    """Settings of FEFF. By default radii of SCF and FMS, core hole, self-energy and energies are those of the Co and
+    """Settings of FEFF. The default radii of SCF and FMS, core hole, self-energy and energies are those of the Co and
     Ni sets of the shipped models; the other cards are pymatgen's defaults."""
 
     edge: str = "K"
@@ -69,7 +69,7 @@ class FeffSettings(Settings):
     cards: dict[str, str] = Field(default_factory=dict)
     """Further cards, or other values for pymatgen’s, as in feff.inp: ``{"S02": "1.0"}``."""
     timeout_s: float = Field(default=14400.0, gt=0)
-    """Longest duration of a run, s; a longer one is ended and counts as failed."""
+    """Longest duration of a run, s; a longer run is ended and counts as failed."""
     retries: tuple[dict[Literal["scf_a", "scf_mixing", "cluster_a"], float], ...] = (
         {"scf_mixing": 0.05},
         {"scf_mixing": 0.05, "cluster_a": 8.5},
@@ -115,7 +115,7 @@ def feff_input(structure: Structure, site: int, settings: FeffSettings) -> str:
 
 
 def _potentials(numbers: dict[str, int], structure: Structure, site: int) -> str:
-    """The POTENTIALS card, with the amounts of the elements in the cell.
+    """Return the POTENTIALS card, with the amounts of the elements in the cell.
 
     FEFF chooses the Fermi level for which these amounts are neutral. pymatgen writes the amounts of the cluster,
     whose composition differs from the crystal's; in LaNiO3 this shifts the spectrum by 0.9 eV.
@@ -126,7 +126,7 @@ def _potentials(numbers: dict[str, int], structure: Structure, site: int) -> str
     """
     amounts = structure.composition.get_el_amt_dict()
     absorber = structure[site].specie.symbol
-    own = 0.0001 if absorber in numbers else amounts[absorber]  # else the absorber counts with its element
+    own = 0.0001 if absorber in numbers else amounts[absorber]  # otherwise the absorber counts with its element
     rows = [(0, absorber, own), *((k, e, amounts[e]) for e, k in sorted(numbers.items(), key=lambda n: n[1]))]
     lines = [f"{k:7d} {Element(e).Z:4d}  {e:4s} -1 -1 {amount:10g}" for k, e, amount in rows]
     return "\n".join(["POTENTIALS", "*  ipot    Z  tag lmax1 lmax2 amount", *lines])
@@ -158,7 +158,7 @@ def site_of_input(path: Path) -> tuple[Structure, int]:
 
 
 def _alike(some: list[tuple[str, float]], others: list[tuple[str, float]], reach: float) -> bool:
-    """Whether elements and distances agree to the header's digits; a shell at ``reach`` may be in one only."""
+    """Return whether elements and distances agree to the header's digits; a shell at ``reach`` may be in one only."""
     for element in {e for e, _ in (*some, *others)}:
         one, other = (np.sort([d for e, d in atoms if e == element]) for atoms in (some, others))
         within = max(np.searchsorted(d, reach - 2 * _HEADER_ROUNDING_A) for d in (one, other))
@@ -172,8 +172,7 @@ def _alike(some: list[tuple[str, float]], others: list[tuple[str, float]], reach
 def read_xmu(path: Path) -> tuple[Array, Array]:
     """Read energy (M,), absolute eV on FEFF's scale, and μ (M,) from columns 1 and 4 of an ``xmu.dat``.
 
-    FEFF has divided μ by its atomic background at 50 eV above the edge, so that it oscillates
-    about 1.
+    FEFF has divided μ by its atomic background at 50 eV above the edge, so that μ oscillates about 1.
 
     Raises
     ------
@@ -195,12 +194,12 @@ def read_xmu(path: Path) -> tuple[Array, Array]:
 
 
 def checked(energy: Array, mu: Array) -> tuple[Array, Array]:
-    """Return energy and μ (M,) after checks.
+    """Return energy, eV, and μ, (M,) each, after checks.
 
     Raises
     ------
     ValueError
-        Fewer than 20 energies, values that are not finite, energies that do not rise, or μ that does not end near 1.
+        There are fewer than 20 energies, values are not finite, energies do not rise, or μ does not end near 1.
     """
     if len(energy) < _MIN_POINTS or energy.shape != mu.shape:
         raise ValueError(f"energies {energy.shape}, μ {mu.shape}; expected as many, and {_MIN_POINTS} or more")
@@ -230,8 +229,8 @@ def find_feff(program: str | None = None) -> str:
 
 @contextlib.contextmanager
 def _deferred_interrupts() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM: an exception within Popen would leave a program that nobody ends."""
-    if threading.current_thread() is not threading.main_thread():  # the others are never interrupted
+    """Delay Ctrl-C and SIGTERM: an exception within Popen would leave a program that nobody ends."""
+    if threading.current_thread() is not threading.main_thread():  # other threads are never interrupted
         yield
         return
     caught: list[int] = []

@@ -1,7 +1,7 @@
 """A folder of FEFF runs, one folder per site: writes inputs, runs FEFF, and collects spectra.
 
-The folder is a queue, which may be killed at any time and continues from its files: ``xmu.dat`` of finished sites,
-and ``attempts.json`` with settings, duration and reason of failure of each attempt.
+The folder is a queue. It may be killed at any time and continues from its files: ``xmu.dat`` of finished sites, and
+``attempts.json`` with settings, duration and reason of failure of each attempt.
 
 Needs the ``[train]`` extra.
 """
@@ -41,7 +41,7 @@ from .structures import digest
 
 ATTEMPTS = "attempts.json"
 LOCK = ".lock"
-_MAX_MU, _MAX_MU_FROM_Z = 3.2, 21  # of valid spectra from Sc on; white lines of O, P and Li are higher
+_MAX_MU, _MAX_MU_FROM_Z = 3.2, 21  # largest μ of valid spectra from Sc on; white lines of O, P and Li are higher
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RunCounts:
 
     done: int = 0
     retried: int = 0
-    """Finished sites that needed another attempt."""
+    """Number of finished sites that needed another attempt."""
     failed: int = 0
     waiting: int = 0
     seconds: float = 0.0
@@ -114,7 +114,7 @@ def write_inputs(
 
 
 def given_up(folder: Path, settings: FeffSettings) -> bool:
-    """Return whether all attempts failed."""
+    """Return whether all attempts for a site have failed."""
     return len(_failures(folder)) >= len(settings.ladder())
 
 
@@ -126,7 +126,7 @@ def try_again(folder: Path) -> None:
 def run(
     folders: Sequence[Path], program: str, settings: FeffSettings, jobs: int, progress: Progress
 ) -> Iterator[tuple[Path, str]]:
-    """Run FEFF in each folder, ``jobs`` at a time, with the settings and those of the retries until one succeeds.
+    """Run FEFF in each folder, ``jobs`` at a time, with the settings and then those of retries until one succeeds.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def _write(site: Site, runs: Path, settings: FeffSettings) -> str:
         if (folder / INPUT).exists() and _about(folder).get("made_of") == made:
             return ""
         there = (folder / INPUT).read_text(encoding="utf-8") if (folder / INPUT).exists() else None
-        # After a failure the input is that of a retry.
+        # After a failure, the input is that of a retry.
         known = there and any(feff_input(site.structure, site.index, s) == there for s in settings.ladder())
         if not known and (folder / OUTPUT).exists():
             return f"{OUTPUT} is of another input; take another folder for other settings or structures"
@@ -221,7 +221,7 @@ def _write(site: Site, runs: Path, settings: FeffSettings) -> str:
 
 
 def _made_of(site: Site, settings: FeffSettings) -> str:
-    """Digest of structure, site and settings, a hundred times faster to compare than the inputs."""
+    """Return a digest of structure, site and settings, which compares a hundred times faster than the inputs."""
     given = settings.model_dump_json(exclude={"timeout_s"})
     return hashlib.sha256(f"{digest(site.structure)} {site.index} {given}".encode()).hexdigest()[:24]
 
@@ -252,7 +252,7 @@ def _run(folder: Path, program: str, settings: FeffSettings) -> str:
                 path.write_text(json.dumps(attempts, indent=1), encoding="utf-8")
             if not why:
                 return ""
-    except (FeffEnded, OSError) as e:  # not caused by the site, so it is no attempt
+    except (FeffEnded, OSError) as e:  # not caused by the site, so that this is not an attempt
         return str(e)
     return "; ".join(dict.fromkeys(a["why"] for a in attempts))
 
@@ -277,7 +277,7 @@ def _absorber(folder: Path) -> str:
 
 
 def _read(folder: Path, runs: Path) -> FeffSpectrum | str:
-    """The spectrum, or the reason of a failure."""
+    """Return the spectrum, or the reason of a failure."""
     try:
         energy, mu = read_xmu(folder / OUTPUT)
         return FeffSpectrum(_site(folder, runs), energy, mu)
@@ -291,7 +291,7 @@ def _site(folder: Path, runs: Path) -> Site:
         known = {k: about.get(k, "") for k in ("kind", "split")}
         return Site(about["id"], about["material"], structure, about["site"], **known)
     structure, index = site_of_input(folder / INPUT)
-    # Without a name, runs of one structure are of one material.
+    # Runs of one structure without a name belong to one material.
     material = f"{structure.reduced_formula}-{digest(structure)[:8]}"
     name = "_".join(folder.relative_to(runs).parts) or folder.resolve().name
     return Site(row_id(name, structure[index].specie.symbol, index), material, structure, index)

@@ -30,7 +30,7 @@ from .structures import DESCRIPTORS, bare, distinct_sites
 
 @dataclass(frozen=True)
 class MPDocument:
-    """A spectrum, and the sites over which it is the mean."""
+    """A spectrum, and the sites that it averages."""
 
     spectrum: FeffSpectrum
     sites: tuple[Site, ...]
@@ -76,12 +76,12 @@ def read_documents(
 
 
 def describe_counts(others: Counter[str]) -> str:
-    """Return numbers and kinds as text: ``3 O K XANES, 1 Co L3 XANES``."""
+    """Return numbers and kinds as a text: ``3 O K XANES, 1 Co L3 XANES``."""
     return ", ".join(f"{n} {kind}" for kind, n in others.most_common()) or "none"
 
 
 def common_labels(labels: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the descriptors on which all sites of a mean spectrum agree, NaN for the others."""
+    """Return the descriptors on which all sites of a mean spectrum agree, and NaN for the others."""
     return {
         d: labels[0][d] if all(math.isclose(one[d], labels[0][d], abs_tol=1e-4) for one in labels) else math.nan
         for d in DESCRIPTORS
@@ -89,7 +89,7 @@ def common_labels(labels: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _document(raw: Any, absorber: str) -> MPDocument | str:
-    """The document, or its kind if it is another one."""
+    """Return the document, or its kind if it is not wanted."""
     try:
         about, spectrum = raw, raw["spectrum"]
         kind = f"{_symbol(about['absorbing_element'])} {about['edge']} {about['spectrum_type']}"
@@ -113,5 +113,5 @@ def _document(raw: Any, absorber: str) -> MPDocument | str:
 
 
 def _symbol(element: Any) -> str:
-    """Symbol of an element, which is a string or an object of pymatgen's JSON."""
+    """Return the symbol of an element, given as a string or an object of pymatgen's JSON."""
     return element["element"] if isinstance(element, dict) else str(element)

@@ -40,7 +40,7 @@ BACKGROUND = {
     "Ni": 0.953,
     "Cu": 0.879,
 }
-"""Atomic background 50 eV above the edge in the unit of the published spectra, by FEFF; that of Cr interpolated
+"""Atomic background by FEFF 50 eV above the edge, in the unit of the published spectra; that of Cr is interpolated
 between V and Co. Sites differ by ± 2 %. Published spectra are not divided by it, other rows are."""
 _ID = re.compile(r"(?P<material>.+)_(?P<site>\d+)$")
 
@@ -53,7 +53,7 @@ def read_omnixas(
     Parameters
     ----------
     folder : ``tutorial_omnixas`` of OmniXAS's repository
-    parts : of OmniXAS's split by material, which the rows keep
+    parts : parts of OmniXAS's split by material, which the rows keep
     structures : file or folder of structures, named by their Materials Project ids
 
     Returns
@@ -87,7 +87,7 @@ def read_omnixas(
 
 
 def _part(folder: Path, absorber: str, part: str) -> list[tuple[str, str, int, Array]]:
-    """Id, material, site and spectrum of each row of one part."""
+    """Return id, material, site and spectrum of each row of one part."""
     names = folder / "material_id_and_site" / f"{absorber}_FEFF_{part}.txt"
     targets = folder / "ml_data" / f"{absorber}_FEFF_{part}_y.txt"
     for path in (names, targets):
@@ -107,7 +107,7 @@ def _part(folder: Path, absorber: str, part: str) -> list[tuple[str, str, int, A
 
 
 def _structures_of(materials: Collection[str], path: Path) -> dict[str, Structure | str]:
-    """The structure of each material, or why it cannot be used."""
+    """Return the structure of each material, or why it cannot be used."""
     found: dict[str, Structure | str] = {}
     for file in structure_files(path) if path.exists() else []:
         for name, document, read in structures_in(file):

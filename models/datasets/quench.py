@@ -1,9 +1,9 @@
-"""Amorphous structures by melting and quenching: molecular dynamics with CHGNet, an interatomic potential.
+"""Makes amorphous structures by melting and quenching: molecular dynamics with CHGNet, an interatomic potential.
 
 Needs the ``[quench]`` extra: CHGNet ships its weights, and ASE integrates the motion.
 """
 # pyright: reportMissingImports=false
-# The extra is not among those of development: CHGNet has no wheels for every Python.
+# The development environment lacks this extra, since CHGNet has no wheels for every Python.
 
 import math
 from collections.abc import Iterator
@@ -29,15 +29,15 @@ from .structures import quiet
 log = get_logger()
 
 _LEAST_A = {True: 2.1, False: 1.6}
-"""Smallest distance at the start, Å, of atoms of the same element and of different ones: O atoms that begin closer
-would form molecules."""
+"""Smallest initial distance, Å, of atoms of the same element and of different ones: O atoms that begin closer would
+form molecules."""
 _TRIES = 200_000
 _RELAXATION_STEPS = 30
 _STEPS_PER_TEMPERATURE = 10
 
 
 class _Forces(CHGNetCalculator):
-    """CHGNet without stress and magnetic moments, which take half of the time."""
+    """CHGNet without stress and magnetic moments, which take half of its time."""
 
     def calculate(
         self,
@@ -63,8 +63,8 @@ def quench(crystal: Structure, settings: QuenchSettings, seed: int) -> Structure
 
     Parameters
     ----------
-    crystal : gives the composition and, without another one, the density
-    seed : of the positions at the start and of the thermostat
+    crystal : supplies the composition and, if the settings state none, the density
+    seed : seed of the initial positions and of the thermostat
 
     Raises
     ------
@@ -96,7 +96,7 @@ def quench(crystal: Structure, settings: QuenchSettings, seed: int) -> Structure
 
 
 def random_atoms(composition: Composition, count: int, density_g_cm3: float, rng: np.random.Generator) -> Atoms:
-    """Return at least ``count`` atoms of whole formula units at random places of a cubic cell.
+    """Return at least ``count`` atoms of whole formula units at random positions in a cubic cell.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def random_atoms(composition: Composition, count: int, density_g_cm3: float, rng
     symbols = [e.symbol for e, n in formula.element_composition.items() for _ in range(round(n * units_))]
     mass_g = sum(float(atomic_masses[atomic_numbers[s]]) for s in symbols) / units.mol
     edge_a = (mass_g / density_g_cm3) ** (1 / 3) * 1e8
-    # The most frequent element first, as it finds room last.
+    # The most frequent element comes first, since it would find room last.
     symbols.sort(key=lambda s: (-symbols.count(s), s))
     places: list[Array] = []
     for _ in range(_TRIES):
@@ -126,7 +126,7 @@ def random_atoms(composition: Composition, count: int, density_g_cm3: float, rng
 
 
 def _cooling(settings: QuenchSettings) -> Array:
-    """Temperatures of the cooling, K, each for some steps."""
+    """Return the temperatures of the cooling, K, each for some steps."""
     count = max(_steps(settings.cool_ps, settings) // _STEPS_PER_TEMPERATURE, 1)
     return np.geomspace(settings.melt_k, settings.final_k, count + 1)[1:]
 
@@ -144,7 +144,7 @@ def _state(atoms: Atoms) -> dict[str, float]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep what CHGNet prints out of the output of a command."""
+    """Keep CHGNet's messages out of the output of a command."""
     with redirect_stdout(StringIO()):
         yield
 

@@ -34,11 +34,11 @@ class Row:
     """A spectrum with its cells of the table."""
 
     energy: Array
-    """(M,) absolute, FEFF's scale, eV."""
+    """(M,) absolute energies on FEFF's scale, eV."""
     mu: Array
-    """(M,) over FEFF's atomic background."""
+    """(M,) absorption over FEFF's atomic background."""
     cells: dict[str, str]
-    """By the names in :data:`~xas_agent.models.datasets.dataset.COLUMNS`."""
+    """Cells by the names in :data:`~xas_agent.models.datasets.dataset.COLUMNS`."""
 
     @property
     def id(self) -> str:
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def defect(self) -> str:
-        """Why the row cannot be used; an empty text if it can."""
+        """Why the row cannot be used; empty if it can."""
         if not (np.isfinite(self.energy).all() and np.isfinite(self.mu).all() and (np.diff(self.energy) > 0).all()):
             return "not finite, or energies that do not rise"
         if self.mu.max() > highest_mu(self.element):
@@ -71,18 +71,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did."""
+    """The result of a merge."""
 
     rows: int
-    """Rows of all sets."""
+    """Number of rows in all sets."""
     added: int
-    """Those from the shards."""
+    """Number of rows from the shards."""
     twice: int
-    """Rows of a site that another row has already; the first one is kept."""
+    """Number of rows left out because their site already has a row."""
     judging: int
-    """Rows moved to ``val``, as other sites of their material are there."""
+    """Number of rows moved to ``val``, because other sites of their material are there."""
     dropped: Counter[str]
-    """Left out, by reason."""
+    """Numbers of rows left out, by reason."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -104,7 +104,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as ``path`` (``NAME.npz``) and ``NAME.csv``; numbers of the spectra are single precision."""
+    """Write rows as ``path`` (``NAME.npz``) and ``NAME.csv``; spectra are stored in single precision."""
     points = max(len(r.energy) for r in rows)
     longer = [lengthen(r.energy, r.mu, points) for r in rows]
     energy, mu = (np.array(a, np.float32) for a in zip(*longer, strict=True))
@@ -128,7 +128,7 @@ def apart_of(folder: Path) -> list[Path]:
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """Return the shards of a folder in the order of their making."""
+    """Return the shards of a folder in the order of their creation."""
     return sorted((folder / SHARDS).glob("*.npz"))
 
 
@@ -143,7 +143,7 @@ def ids_of(folder: Path, name: str | None = None) -> set[str]:
 
 
 def usable(rows: Iterable[Row], there: Collection[str] = ()) -> tuple[list[Row], Counter[str], int]:
-    """Return rows without defect, one per site and none of ``there``; those left out by reason; those twice."""
+    """Return rows without defect, one per site and none in ``there``; numbers left out by reason; repeated sites."""
     kept: dict[str, Row] = {}
     dropped: Counter[str] = Counter()
     twice = 0
@@ -179,7 +179,7 @@ def add_to_set(folder: Path, name: str, rows: Sequence[Row]) -> Path:
 def merge(folder: Path) -> Merged:
     """Merge the shards of a folder into its sets ``<absorber>_k``, and delete them.
 
-    After a kill the same call goes on: rows that a set has already are not added again.
+    After an interruption the same call continues: rows that a set already has are not added again.
 
     Raises
     ------
@@ -243,7 +243,7 @@ _DESCRIPTOR_HEADER = ["descriptor", *SPLITS, "median", "range"]
 
 
 def _described(descriptor: str, rows: Sequence[Row]) -> list[str]:
-    """Numbers of labels of a descriptor by split, with their median and range."""
+    """Return the numbers of labels of a descriptor by split, with their median and range."""
     known = [r for r in rows if r.cells[descriptor]]
     splits = Counter(r.cells["split"] for r in known)
     values = np.array([float(r.cells[descriptor]) for r in known] or [math.nan])

@@ -1,4 +1,4 @@
-"""Absorbing sites from files of structures: CIF, POSCAR, pymatgen's JSON. Needs the ``[train]`` extra."""
+"""Reads absorbing sites from files of structures: CIF, POSCAR, pymatgen's JSON. Needs the ``[train]`` extra."""
 
 import gzip
 import json
@@ -23,13 +23,13 @@ class Site:
 
     id: str
     material: str
-    """All sites of a material are on one side of a split."""
+    """Name of the material; all sites of a material are on one side of a split."""
     structure: Structure
     index: int
-    """Index in ``structure``."""
+    """Index of the site in ``structure``."""
     kind: str = ""
     split: str = ""
-    """From a queue of jobs; empty otherwise."""
+    """Split from a queue of jobs; empty otherwise."""
 
     @property
     def element(self) -> str:
@@ -60,7 +60,7 @@ def element_of(name: str) -> str:
 
 
 def material_of(name: str) -> str:
-    """Return the material of a row by its id, the same for sites of all absorbers in one structure.
+    """Return the material in the id of a row, equal for sites of all absorbers in one structure.
 
     >>> material_of("Co3O4_Co008"), material_of("Co3O4_Co008_O012"), material_of("Co3O4")
     ('Co3O4', 'Co3O4', 'Co3O4')
@@ -81,13 +81,13 @@ def structure_files(path: Path) -> list[Path]:
 def read_sites(path: Path, absorber: str | None) -> tuple[list[Site], list[str]]:
     """Read the symmetrically distinct sites of the absorber in one file.
 
-    A JSON file holds one structure, a list, or one per line, each as pymatgen writes it or under ``structure``
-    beside its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` selects a single site. Or
-    the file is a queue of jobs, each with its ``absorber`` and ``site`` (:func:`_job`).
+    A JSON file holds one structure, a list, or one per line, each as pymatgen writes it or under ``structure`` beside
+    its ``id`` (or ``material_id``). An id such as ``Co3O4_Co008`` selects a single site. Or the file is a queue of
+    jobs, each with its ``absorber`` and ``site`` (:func:`_job`).
 
     Parameters
     ----------
-    absorber : None for the absorber of each job
+    absorber : symbol; None for the absorber of each job
 
     Returns
     -------
@@ -138,8 +138,8 @@ def _from_file(path: Path) -> Structure:
 
 
 def _job(document: dict[str, Any], absorber: str | None) -> list[Site]:
-    """The site of a job, a line of a queue: ``id``, ``absorber``, ``site``, ``lattice`` (rows in Å), ``species`` and
-    ``abc`` (fractional coordinates); ``kind`` and ``split`` where they are known."""
+    """Return the site of a job, a line of a queue with ``id``, ``absorber``, ``site``, ``lattice`` (rows in Å),
+    ``species`` and ``abc`` (fractional coordinates), and with ``kind`` and ``split`` if known."""
     if absorber not in (None, document["absorber"]):
         return []
     structure = bare(Structure(document["lattice"], document["species"], document["abc"]))

@@ -31,8 +31,8 @@ CHARGE = {
     **dict.fromkeys(("F", "Cl", "Br", "I"), -1),
     "O": -2,
 }
-"""Known charges for a charge balance, e. Elements with several common charges (V, Mn, Co, Ni, Cu …) are left out; in
-their compounds the mean oxidation state of the absorber remains unassigned."""
+"""Known charges for a charge balance, e. Elements with several common charges (V, Mn, Co, Ni, Cu …) are left out;
+in their compounds the absorber's mean oxidation state remains unassigned."""
 CHANGEABLE = ("Cr", "Fe")
 
 _Neighbours = list[dict[str, Any]]
@@ -41,8 +41,8 @@ _Neighbours = list[dict[str, Any]]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the warnings of pymatgen and spglib about fallbacks (a default radius, a rounded coordinate), which
-    occur thousands of times in a batch."""
+    """Suppress warnings of pymatgen and spglib about fallbacks (a default radius, a rounded coordinate), which occur
+    thousands of times in a batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -85,7 +85,7 @@ def distinct_sites(structure: Structure, element: str) -> list[int]:
 def mean_oxidation(composition: Composition, absorber: str, charge: Mapping[str, int] = CHARGE) -> float:
     """Return the mean oxidation state of the absorber by charge balance, e; 0 in the element itself.
 
-    NaN if the charge of another element is not known, or if the result is outside of the absorber's range in crystals
+    NaN if the charge of another element is unknown, or if the result is outside the absorber's range in crystals
     (ICSD), as in a suboxide.
     """
     rest = {e.symbol: n for e, n in composition.element_composition.items() if e.symbol != absorber}
@@ -102,13 +102,13 @@ def mean_oxidation(composition: Composition, absorber: str, charge: Mapping[str,
 def describe(structure: Structure, sites: Sequence[int]) -> list[dict[str, float]]:
     """Compute the descriptors of sites of one structure.
 
-    ``OS`` integer oxidation state, ``BVAnalyzer(symm_tol=0.1, max_radius=4)``, whose choice between equally likely
-    sites is arbitrary, as in half-charged layered oxides, where the spectrum depends on ``OS_mean``; ``OS_mean``
-    :func:`mean_oxidation`; ``CN`` number of first neighbours, ``CrystalNN()``; ``OCN`` number of O among them;
-    ``CN2`` number of distinct atoms bonded to a first neighbour, the absorber and the first shell left out; ``NNRS``
-    standard deviation and ``mean_bond`` mean of the first-neighbour distances, Å; ``MOOD`` smallest O–O distance
-    among the first-neighbour O, Å; ``PSGO`` order of the crystal's point group; ``NNOSM`` mean oxidation state of the
-    first neighbours.
+    ``OS``: integer oxidation state by ``BVAnalyzer(symm_tol=0.1, max_radius=4)``. Its choice between equally likely
+    sites is arbitrary, as in half-charged layered oxides, where the spectrum depends on ``OS_mean``. ``OS_mean``:
+    :func:`mean_oxidation`. ``CN``: number of first neighbours by ``CrystalNN()``. ``OCN``: number of O among them.
+    ``CN2``: number of distinct atoms bonded to a first neighbour, without the absorber and the first shell. ``NNRS``
+    and ``mean_bond``: standard deviation and mean of the first-neighbour distances, Å. ``MOOD``: smallest O–O
+    distance among the first-neighbour O, Å. ``PSGO``: order of the crystal's point group. ``NNOSM``: mean oxidation
+    state of the first neighbours.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _point_group_order(structure: Structure) -> int:
 
 
 def _certain(structure: Structure, valences: list[int] | None) -> dict[str, int]:
-    """:data:`CHARGE`, without changeable elements that have another state on some site."""
+    """Return :data:`CHARGE` without changeable elements that have another state on some site."""
     pairs = zip(structure, valences or (), strict=False)
     seen = {(site.specie.symbol, valence) for site, valence in pairs}
     doubtful = [e for e in CHANGEABLE if {v for s, v in seen if s == e} != {CHARGE[e]}]
@@ -175,8 +175,8 @@ def _certain(structure: Structure, valences: list[int] | None) -> dict[str, int]
 
 
 def _assigned(make: Callable[[], Any]) -> Any:
-    """Result of ``make``, or None: pymatgen and spglib raise many types of exceptions for unusual structures, which
-    must not end a batch."""
+    """Return the result of ``make``, or None after an exception: pymatgen and spglib raise many types for unusual
+    structures, which must not end a batch."""
     try:
         return make()
     except Exception:
@@ -198,7 +198,7 @@ def _first_shell(structure: Structure, i: int, first: _Neighbours) -> dict[str, 
 
 
 def _second_shell(i: int, first: _Neighbours, shell: Callable[[int], _Neighbours]) -> int:
-    """An atom is a site and the lattice translation to it."""
+    """Return the number of atoms in the second shell; an atom is a site with its lattice translation."""
     near = {(n["site_index"], tuple(map(int, n["image"]))) for n in first}
     bonded = {
         (m["site_index"], tuple(int(a + b) for a, b in zip(image, m["image"], strict=True)))

@@ -1,4 +1,4 @@
-"""Engines: what runs the network of a model folder, each from a file of its own."""
+"""Engines that run the network of a model folder, each from its own file."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ EngineName = Literal["torchscript", "onnx", "cuda-graphs"]
 
 ONNX_FILE = "model.onnx"
 
-CPU_BATCH_ROWS = 16  # more rows do not fit the cache and take longer per row
+CPU_BATCH_ROWS = 16  # larger batches do not fit the cache and take longer per row
 
 
 class Engine(Protocol):
@@ -69,7 +69,7 @@ def load_engine(folder: Path, card: Card, engine: EngineName, device: str = "aut
     ----------
     folder, device
         As for :class:`~xas_agent.models.runtime.Model`.
-    card : of the folder
+    card : card of the folder
     threads : CPU threads of ONNX Runtime; torch has one number for the whole process
 
     Raises
@@ -86,6 +86,6 @@ def load_engine(folder: Path, card: Card, engine: EngineName, device: str = "aut
         from .cuda_graphs import CUDAGraphs
 
         return CUDAGraphs(folder, len(card.grid.grid()))
-    from .torchscript import TorchScript  # which imports torch
+    from .torchscript import TorchScript  # imports torch
 
     return TorchScript(folder, device)

@@ -1,7 +1,7 @@
 """TorchScript in CUDA graphs: the kernels of a batch, recorded once, start together instead of one by one.
 
-It has not run on a GPU yet. A recorded batch is compared with the plain module before it serves, and that module
-answers where they differ.
+It has not run on a GPU yet. Before a recorded batch serves, its answers are compared with those of the plain module,
+which answers instead if they differ.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from .torchscript import TorchScript
 _log = get_logger()
 
 BUCKETS = (1, 8, 32, 128, 512)
-"""Rows of the recorded batches; a batch of other rows passes in the smallest that has room."""
-_WARM_UPS = 3  # calls after which TorchScript has specialised the module
+"""Sizes of the recorded batches; any other batch uses the smallest one with enough rows."""
+_WARM_UPS = 3  # number of calls after which TorchScript has specialised the module
 
 
 class Recorded:
@@ -27,13 +27,13 @@ class Recorded:
 
     Parameters
     ----------
-    module : of the GPU, (rows, points) → (rows, columns)
+    module : module on the GPU, (rows, points) → (rows, columns)
     rows, points : size of the batch
 
     Raises
     ------
     RuntimeError, AssertionError
-        CUDA is not available, has no memory, or the module does something that cannot be recorded.
+        CUDA is not available, lacks memory, or the module contains an operation that cannot be recorded.
     """
 
     def __init__(self, module: Callable[[Tensor], Tensor], rows: int, points: int) -> None:
@@ -51,7 +51,7 @@ class Recorded:
         self._received = torch.empty_like(self._output, device="cpu").pin_memory()
 
     def __call__(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the answers to at most ``rows`` spectra; what an earlier batch left in the other rows is ignored."""
+        """Return the answers for at most ``rows`` spectra; the other rows hold an earlier batch and are ignored."""
         self._sent[: len(spectra)].copy_(torch.from_numpy(spectra))
         self._input.copy_(self._sent, non_blocking=True)
         self._graph.replay()
@@ -63,8 +63,8 @@ class Recorded:
 class CUDAGraphs:
     """A file ``model.ts`` in CUDA graphs; implements :class:`~xas_agent.models.engines.Engine`.
 
-    Batches that could not be recorded, or were answered differently, pass through the plain module, and a warning
-    says why. If a graph fails later on, the plain module answers from then on.
+    Batches that cannot be recorded, or that are answered differently, use the plain module, and a warning states why.
+    If a graph fails later, the plain module answers from then on.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class CUDAGraphs:
 
     @torch.inference_mode()
     def __call__(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As :meth:`Engine.__call__`."""
+        """Return answers as :meth:`Engine.__call__` does."""
         answers = [self._part(spectra[first : first + rows]) for first, rows in parts(len(spectra))]
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
@@ -100,12 +100,12 @@ class CUDAGraphs:
 
 
 def bucket(rows: int) -> int:
-    """Return the rows of the recorded batch in which so many rows pass, at most the largest."""
+    """Return the size of the recorded batch for a number of rows; at most the largest one."""
     return next(size for size in BUCKETS if size >= rows)
 
 
 def parts(rows: int) -> list[tuple[int, int]]:
-    """Return first row and number of rows of the parts in which a batch passes."""
+    """Return first row and number of rows of the parts into which a batch is divided."""
     return [(first, min(BUCKETS[-1], rows - first)) for first in range(0, rows, BUCKETS[-1])] or [(0, 0)]
 
 
@@ -115,13 +115,13 @@ def recorded_batches(
     plain: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     points: int,
 ) -> dict[int, Recorded]:
-    """Return the batches that can be recorded and are answered as by the plain module, to the last bit.
+    """Return the batches that can be recorded and give the answers of the plain module, to the last bit.
 
     Parameters
     ----------
-    name : of the model, for the log
-    module : of the GPU
-    plain : the same for arrays, which passes them to the GPU
+    name : name of the model, for the log
+    module : module on the GPU
+    plain : the same module for arrays, which it moves to the GPU
     points : number of points of a spectrum
     """
     found: dict[int, Recorded] = {}

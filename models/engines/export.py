@@ -1,4 +1,4 @@
-"""Export of a network to ONNX, and comparison of the engines' answers."""
+"""Exports a network to ONNX, and compares the engines' answers."""
 
 import logging
 import shutil
@@ -20,7 +20,7 @@ from . import ONNX_FILE, EngineName, load_engine
 from .onnx_runtime import INPUT, OUTPUT, ONNXRuntime
 
 _COMPARED_SPECTRA = 256
-_TRACED_ROWS = 2  # a batch of one would be taken for a constant
+_TRACED_ROWS = 2  # a batch of one would become a constant
 
 
 def export(folder: Path, out: Path | None = None) -> float:
@@ -69,11 +69,11 @@ def export(folder: Path, out: Path | None = None) -> float:
 def write_onnx(served: Served, file: Path) -> None:
     """Write a network as ONNX, for batches of any size."""
     single = served.recall.single_serves()
-    served.recall.single_serves = lambda: single  # torch.export takes no decision that depends on weights
+    served.recall.single_serves = lambda: single  # torch.export supports no decision that depends on weights
     spectra = plausible_spectra(served, _TRACED_ROWS)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that no network here needs
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that this network does not need
     with warnings.catch_warnings(), redirect_stdout(StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")  # of its own deprecated calls
+        warnings.simplefilter("ignore")  # about its own deprecated calls
         program = torch.onnx.export(
             served,
             (spectra,),

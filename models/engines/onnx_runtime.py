@@ -10,7 +10,7 @@ from ..card import ModelError
 from . import CPU_BATCH_ROWS
 
 INPUT, OUTPUT = "spectra", "answers"
-_ERRORS_ONLY = 3  # warnings are of hardware that it looks for, and of what it optimises
+_ERRORS_ONLY = 3  # its warnings concern hardware that it searches for, and its optimisations
 
 
 class ONNXRuntime:
@@ -35,11 +35,11 @@ class ONNXRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its many types have no base of their own
+        except Exception as error:  # its many types share no base class
             raise ModelError(f"{file}: ONNX Runtime cannot load it: {error}") from None
 
     def __call__(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As :meth:`Engine.__call__`."""
+        """Return answers as :meth:`Engine.__call__` does."""
         if len(spectra) <= CPU_BATCH_ROWS:
             return self._run(spectra)
         starts = range(0, len(spectra), CPU_BATCH_ROWS)

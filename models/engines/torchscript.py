@@ -15,14 +15,14 @@ from . import CPU_BATCH_ROWS
 _log = get_logger()
 
 _GPU_RETRY_S, _LONGEST_GPU_RETRY_S = 1.0, 60.0
-"""Time until a GPU that failed is tried again, s: the first, and the longest, which doubling reaches."""
+"""Times until a failed GPU is tried again, s: the first, and the longest that doubling reaches."""
 
 
 class TorchScript:
     """A file ``model.ts``; implements :class:`~xas_agent.models.engines.Engine`.
 
-    If the GPU fails, as when another program fills its memory, the CPU answers; the GPU is tried again after 1 s, and
-    then at intervals of up to 60 s.
+    If the GPU fails, for example because another program fills its memory, the CPU answers; the GPU is tried again
+    after 1 s, and then at intervals of up to 60 s.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class TorchScript:
     Raises
     ------
     ModelError
-        torch cannot load the file, or the device is ``cuda``, and CUDA is not available or has no memory for it.
+            torch cannot load the file; or the device is ``cuda``, and CUDA is not available or lacks memory.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
@@ -48,7 +48,7 @@ class TorchScript:
             raise ModelError(f"{folder}/model.ts: {found}; expected a TorchScript network: {remedy}") from None
         try:
             self.module = self._on_cpu if self.device.type == "cpu" else _load(folder, self.device)
-        except RuntimeError as error:  # CUDA's errors, and those of its memory
+        except RuntimeError as error:  # errors of CUDA and its memory
             if device == "cuda":
                 raise ModelError(f"{folder}: cannot be loaded on the GPU: {_cause(error)}") from None
             _log.error("GPU failed: the CPU answers", model=folder.name, error=_cause(error))
@@ -57,12 +57,12 @@ class TorchScript:
 
     @torch.inference_mode()
     def __call__(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As :meth:`Engine.__call__`."""
+        """Return answers as :meth:`Engine.__call__` does."""
         x = torch.from_numpy(spectra)
         if self.device.type != "cpu" and time.monotonic() >= self._gpu_due:
             try:
                 out = self.module(x.to(self.device)).cpu()
-            except RuntimeError as error:  # CUDA's errors, and those of its memory
+            except RuntimeError as error:  # errors of CUDA and its memory
                 self._gpu_failed(error)
             else:
                 self._gpu_answered()
@@ -86,7 +86,7 @@ class TorchScript:
 
 
 def load_module(folder: Path, device: torch.device) -> Any:
-    """Return the module of a model folder, with weights in single precision; the file has them in half precision."""
+    """Return the module of a model folder, with weights in single precision; the file stores half precision."""
     module = torch.jit.load(folder / "model.ts", map_location=device).eval()
     for weight in module.parameters():
         weight.data = weight.data.float()
@@ -98,6 +98,6 @@ def _load(folder: Path, device: torch.device) -> Any:
 
 
 def _cause(error: RuntimeError) -> str:
-    """Return the line of an error that names the cause; TorchScript's traceback comes before it."""
+    """Return the line of an error that states the cause, without TorchScript's traceback."""
     lines = str(error).splitlines() or [""]
     return next((line for line in lines if "CUDA" in line), lines[-1]).strip()

@@ -20,11 +20,11 @@ class Predictions:
     """Predictions of a competitor for N spectra."""
 
     logits: dict[str, Array]
-    """(N, classes) logits per classified descriptor, with the plan's order of classes."""
+    """(N, classes) logits of each classified descriptor, in the plan's order of classes."""
     values: dict[str, Array]
-    """(N,) per regressed quantity, in its unit."""
+    """(N,) values of each regressed quantity, in its unit."""
     spreads: dict[str, Array] = field(default_factory=dict)
-    """(N,) standard deviation per regressed quantity, from competitors that estimate it."""
+    """(N,) standard deviations of each regressed quantity, from competitors that estimate them."""
 
     def probabilities(self, descriptor: str) -> Array:
         """Return the probabilities (N, classes) of a classified descriptor."""
@@ -37,7 +37,7 @@ class Predictions:
 
 
 def averaged(members: Sequence[Predictions]) -> Predictions:
-    """Average an ensemble: mean logits and values; the spread combines those of and among the members."""
+    """Average an ensemble: mean logits and values; the spread combines the members' spreads and that among them."""
     first = members[0]
     logits = {d: np.mean([m.logits[d] for m in members], axis=0) for d in first.logits}
     values = {d: np.mean([m.values[d] for m in members], axis=0) for d in first.values}
@@ -70,7 +70,7 @@ class Competitor(Protocol):
     """A method that can be trained on rows of a plan.
 
     It may use only ``plan.data``, ``plan.rows`` (labels, and spectra before disturbances) and ``plan.clean`` (aligned
-    spectra) at the indices ``train``. Missing labels (NaN) are left out for each descriptor.
+    spectra), at the indices ``train``. Missing labels (NaN) are left out for each descriptor.
     """
 
     @property
@@ -80,7 +80,7 @@ class Competitor(Protocol):
 
     @property
     def search(self) -> Sequence[Mapping[str, Any]]:
-        """Settings from which an inner split of the training materials chooses, the default first."""
+        """Settings to choose from on an inner split of the training materials; the default comes first."""
         ...
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:

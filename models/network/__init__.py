@@ -1,4 +1,4 @@
-"""The Spectral Pattern Translator and what is exported with it."""
+"""The Spectral Pattern Translator, and the modules that are exported with it."""
 
 from .branches import FrequencyBranch, GraphAttention
 from .ensemble import Served, save

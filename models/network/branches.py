@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own idiom
 
 from .shape import SPTShape
 
-_FEW_FRAMES = 2  # up to which one convolution of all bands is faster than one of each on a CPU
+_FEW_FRAMES = 2  # number of frames up to which one convolution of all bands is faster on a CPU than one per band
 
 
 def present(bias: Tensor | None) -> Tensor:
@@ -42,16 +42,15 @@ class MembersLinear(nn.Linear):
 
 
 def many_images(n: int, points: int) -> bool:
-    """Return whether n frames are as many images, whole or in halves, as :func:`as_convolution` needs to pay."""
+    """Return whether n frames give as many images, whole or in halves, as :func:`as_convolution` needs to pay off."""
     return n * (2 if points % 2 == 0 else 1) >= 16
 
 
 def as_convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply every member's channels by its matrix: (N, points, members, inputs) → (N, points, members, outputs).
 
-    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. As a
-    convolution of one pixel the same product comes from oneDNN, which uses all of it, and which torch asks for 16
-    images or more.
+    On a CPU, torch multiplies matrices with MKL, which uses half the vector width of AMD's processors. oneDNN
+    computes the same product as a convolution of one pixel with the full width; torch uses it for 16 images or more.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def as_convolution(x: Tensor, weight: Tensor) -> Tensor:
     weight : (members, inputs, outputs)
     """
     n, points = x.shape[:2]
-    m, inputs, outputs = weight.shape  # of the weights, so that torch.jit.freeze knows them
+    m, inputs, outputs = weight.shape  # taken from the weights, so that torch.jit.freeze knows them
     halves = 2 if points % 2 == 0 else 1
     images = x.reshape(n * halves, 1, points // halves, m * inputs).permute(0, 3, 1, 2)
     filters = weight.transpose(1, 2).reshape(m * outputs, inputs, 1, 1)
@@ -76,9 +75,9 @@ class MembersNorm(nn.GroupNorm):
 
 
 class SpectralEmbedding(nn.Module):
-    """Spectra → (N, nodes, members, width): value, slope and position of every spectral point, and whether known.
+    """Spectra → (N, nodes, members, width): value, slope, position and known state of every spectral point.
 
-    Spectra are (N, G), the same for all members, or (N, members, G).
+    Spectra are (N, G), shared by all members, or (N, members, G).
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -91,11 +90,11 @@ class SpectralEmbedding(nn.Module):
         self.place = nn.Parameter(torch.randn(1, channels, shape.nodes) * 0.02)
         inputs, points = self.local.in_channels, shape.grid_points
         self.as_large = [1.0, 5.0, 1.0][:inputs]
-        """What makes slopes as large as values."""
+        """Factors that make slopes as large as values."""
         point = np.arange(shape.nodes)[:, None, None] * shape.node_points + np.arange(-2, 3)
         near = np.arange(inputs)[:, None] * points + point
         self.near = np.where((point >= 0) & (point < points), near, inputs * points).ravel().tolist()
-        """Where the five points of every channel about each node are, the channels behind each other, and a 0."""
+        """Indices of the five points of every channel about each node, one channel after another, and of a 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         n, shared = x.shape[0], x.dim() == 2
@@ -111,7 +110,7 @@ class SpectralEmbedding(nn.Module):
         place = (self.place + present(self.local.bias).unsqueeze(1)).transpose(1, 2)  # (1, nodes, channels)
         as_large = torch.tensor(self.as_large, device=self.place.device).unsqueeze(1)
         weight = self.local.weight * as_large
-        if shared:  # the channels of all members are one product
+        if shared:  # one product for the channels of all members
             weight = weight.flatten(1).T.unsqueeze(0)
             values = torch.baddbmm(place, near[0], weight.expand(n, -1, -1))
             return values.reshape(n, self.nodes, self.members, self.width)
@@ -136,10 +135,10 @@ class FrequencyBand(nn.Module):
         self.mix = nn.Linear(shape.width, channels)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(N, points, channels) → the same; the points are filled up with 0 to those of whole rows."""
+        """Filter (N, points, channels) → the same; zeros complete the last row."""
         n, _, channels = h.shape
         rows = h[:, : self.folded].reshape(n, -1, self.period, channels)
-        filtered = self.within(rows.permute(0, 3, 1, 2))  # channels last in memory, as the filters want them
+        filtered = self.within(rows.permute(0, 3, 1, 2))  # channels last in memory, as the filters need them
         return filtered.permute(0, 2, 3, 1).reshape(n, self.folded, channels)
 
 
@@ -165,8 +164,8 @@ class FrequencyBranch(nn.Module):
     def places(self, shape: SPTShape) -> tuple[list[int], list[int]]:
         """Return the point of every pixel of all bands' images, and the pixel of every point, member and band.
 
-        The images have the same height and width, their pixels bands side by side; a pixel without a point has the
-        number after the last.
+        The images have the same height and width, with the pixels of the bands side by side; a pixel without a point
+        has the number after the last point.
         """
         height = max(-(-shape.nodes // p) for p in shape.periods)
         row, column = np.divmod(np.arange(height * self.longest)[:, None], self.longest)
@@ -179,7 +178,7 @@ class FrequencyBranch(nn.Module):
         return pixels.ravel().tolist(), unfolded.ravel().tolist()
 
     def unchosen(self, h: Tensor) -> Tensor:
-        """(N, bands) 0 for the strongest bands of a frame, −10⁴ for the others."""
+        """Return (N, bands): 0 for the strongest bands of a frame, −10⁴ for the others."""
         harmonics = torch.tensor(self.harmonics, device=h.device)
         amplitude = torch.fft.rfft(h.mean(dim=[2, 3])).abs().index_select(1, harmonics)
         strongest = amplitude.topk(self.chosen, dim=1).indices
@@ -192,7 +191,7 @@ class FrequencyBranch(nn.Module):
         for band in self.bands:
             weights.append(band.mix.weight.reshape(m, w, w).transpose(1, 2))  # pyright: ignore  a ModuleList forgets
             biases.append(band.mix.bias.reshape(m, w))  # pyright: ignore
-        bias = torch.stack(biases, dim=1)  # (members, bands, width); added to means and sum, not to every point
+        bias = torch.stack(biases, dim=1)  # added to means and sum instead of every point
         scripted = torch.jit.is_scripting()  # pyright: ignore  TorchScript knows it by this name
         on_cpu = scripted and not h.is_cuda
         if on_cpu and n <= self.few:
@@ -208,8 +207,8 @@ class FrequencyBranch(nn.Module):
     def filtered_at_once(self, h: Tensor) -> Tensor:
         """Filter all bands in one convolution: (N, points, members, width) → (N, points, members, bands, width).
 
-        The images of all bands are filled up with 0 to the same size. For few frames a convolution costs little more
-        than its call.
+        Zeros extend the images of all bands to the same size. For few frames, a convolution costs little more than
+        its call.
         """
         n, m, w = h.shape[0], self.members, self.width
         weights: list[Tensor] = []
@@ -225,13 +224,13 @@ class FrequencyBranch(nn.Module):
         return rows.reshape(n, self.points, m, self.count, w)
 
     def one_by_one(self, h: Tensor, filtered: list[Tensor], weights: list[Tensor], bias: Tensor) -> Tensor:
-        """Fuse the filtered bands: of many frames, all bands at once would not fit the CPU's cache.
+        """Fuse the filtered bands one by one, since for many frames all bands together would not fit the CPU's cache.
 
         Parameters
         ----------
         h : (N, points, members, width)
-        filtered : of each band, as h
-        weights : of each band's mix, (members, width, width)
+        filtered : filtered sequence of each band, shaped like h
+        weights : weights of each band's mix, (members, width, width)
         bias : (members, bands, width)
         """
         mixed: list[Tensor] = []
@@ -246,10 +245,10 @@ class FrequencyBranch(nn.Module):
         return fused
 
     def at_once(self, h: Tensor, filtered: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """As :meth:`one_by_one`, with the mix of all bands and their sum as one product of matrices.
+        """Fuse as :meth:`one_by_one` does, with the mix of all bands and their sum as a single product of matrices.
 
         A band's share follows from its mean over points, and the mean of a mixed band is the mix of its mean, so that
-        a mixed band is never stored. This takes the fewest operations, whose number limits the latency of a single
+        mixed bands are never stored. This takes the fewest operations, whose number limits the latency of a single
         frame.
 
         Parameters
@@ -271,7 +270,7 @@ class FrequencyBranch(nn.Module):
         return h + offset + mixed.permute(1, 2, 0, 3)
 
     def shares(self, h: Tensor, mean: Tensor) -> Tensor:
-        """Shares (N, members, bands) of the bands, from the mixed bands' means (members, bands, N, width)."""
+        """Return the bands' shares (N, members, bands) from the mixed bands' means (members, bands, N, width)."""
         m, n, w = self.members, h.shape[0], self.width
         key = self.key(mean.reshape(m, self.count * n, w)).reshape(m, self.count, n, w)
         query = self.query(h.sum(dim=1).transpose(0, 1)).unsqueeze(1)
@@ -285,8 +284,8 @@ class GraphAttention(nn.Module):
     """Attention of every spectral point over its neighbours in energy (eqs. 5–7).
 
     The relevance of a neighbour is ``aᵀ LeakyReLU(W [hᵢ ‖ hⱼ])``. W acts on the two halves separately, so that the
-    concatenated pair is never stored. Points come last here, those of all frames behind each other with zeros between
-    them. The neighbours at one distance are then the same numbers, shifted, and each distance is one step of a loop,
+    concatenated pair is never stored. Points come last here; those of all frames follow each other, separated by
+    zeros. The neighbours at one distance are then the same numbers, shifted, and each distance is one step of a loop
     whose tensors fit the cache.
     """
 
@@ -307,11 +306,11 @@ class GraphAttention(nn.Module):
         self.outside: Tensor
 
     def weights(self, weight: Tensor) -> Tensor:
-        """Weights of a pointwise convolution → (members, inputs, outputs)."""
+        """Return the weights of a pointwise convolution as (members, inputs, outputs)."""
         return weight.reshape(self.members, self.width, self.width).transpose(1, 2)
 
     def projected(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three projections of every point, and of points of zeros at both ends of each frame.
+        """Return the three projections of every point, including points of zeros at both ends of each frame.
 
         Each is (members, width, N · (points + 2 window)).
         """
@@ -324,10 +323,10 @@ class GraphAttention(nn.Module):
         return mixed[:, :w], mixed[:, w : 2 * w], mixed[:, 2 * w :]
 
     def attention(self, here: Tensor, there: Tensor) -> Tensor:
-        """Two projections → weights (members, reach, heads, all points but the zeros at both ends)."""
+        """Return the weights (members, reach, heads, all points but the zeros at both ends) from two projections."""
         m, count = self.members, here.shape[2] - 2 * self.window
         of_heads = torch.diag_embed(self.relevance.reshape(m, self.heads, self.each).transpose(1, 2))
-        of_heads = of_heads.permute(0, 2, 3, 1).reshape(m, self.heads, self.width)  # each head's at its own channels
+        of_heads = of_heads.permute(0, 2, 3, 1).reshape(m, self.heads, self.width)  # each head at its own channels
         scores: list[Tensor] = []
         for k in range(self.reach):
             pair = there[..., k : k + count] + here[..., self.window : self.window + count]
@@ -338,7 +337,7 @@ class GraphAttention(nn.Module):
         return torch.softmax(torch.stack(scores, dim=1) + outside.narrow(1, 0, count).unsqueeze(1), dim=1)
 
     def frames(self, x: Tensor) -> Tensor:
-        """(members, channels, all points but the zeros at both ends) → (N, points, members, channels)."""
+        """Rearrange (members, channels, all points but the zeros at both ends) to (N, points, members, channels)."""
         padded = F.pad(x.transpose(1, 2), [0, 0, 0, 2 * self.window])
         by_frame = padded.reshape(x.shape[0], -1, self.points + 2 * self.window, x.shape[1])
         return by_frame.narrow(2, 0, self.points).permute(1, 2, 0, 3)

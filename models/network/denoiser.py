@@ -7,13 +7,13 @@ from torch import Tensor, nn
 class Denoiser(nn.Module):
     """A Wiener filter (1949) on the principal components of the noise-free training spectra, (N, G) → (N, G).
 
-    Along a component of variance λ a spectrum is shrunk by λ / (λ + σ²). The noise σ² is estimated from the spectrum
-    itself: the variance outside of the components, less the variance that training spectra have there. A spectrum
-    without noise remains unchanged.
+    Along a component of variance λ, a spectrum is shrunk by λ / (λ + σ²). The noise σ² is estimated from the spectrum
+    itself: its variance outside the components, minus the variance that training spectra have there. A spectrum
+    without noise does not change.
     """
 
     COMPONENTS = 48
-    """Largest number of components; at most half as many as points, so that the others show the noise."""
+    """Largest number of components; at most half the number of points, so that the others reveal the noise."""
 
     def __init__(self, grid_points: int) -> None:
         super().__init__()
@@ -25,14 +25,14 @@ class Denoiser(nn.Module):
         self.axes: Tensor
         self.variance: Tensor
         self.remainder: Tensor
-        """Variance of training spectra along a direction outside of the components; infinite, that is no filter,
-        before :meth:`fit`."""
+        """Variance of training spectra along a direction outside the components; before :meth:`fit` it is infinite,
+        so that nothing is filtered."""
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - self.mean
         coordinates = centred @ self.axes
         rest = torch.addmm(centred, coordinates, -self.axes.T)
-        # All variances are times the number of directions outside of the components, which then never divides.
+        # All variances are multiplied by the number of directions outside the components, which avoids a division.
         directions = float(len(self.axes) - self.axes.shape[1])
         outside = (rest * rest).sum(1, keepdim=True)
         noise = (outside - (self.remainder * directions).reshape(1)).clamp_min(0.0)
@@ -42,7 +42,7 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def fit(self, spectra: Tensor) -> None:
-        """Fit to noise-free training spectra (N, G)."""
+        """Fit the filter to noise-free training spectra (N, G)."""
         self.mean.copy_(spectra.mean(0))
         _, s, v = torch.linalg.svd((spectra - self.mean).double(), full_matrices=False)
         variance, kept = s.square() / len(spectra), self.axes.shape[1]

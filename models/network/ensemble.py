@@ -19,19 +19,19 @@ class Served(nn.Module):
     """Aligned spectra (N, G) → (N, columns) in the order of :class:`~xas_agent.models.card.Card`.
 
     A member blends the probabilities of its heads, at a temperature per descriptor, with those of the recalled sites,
-    in a share per descriptor; temperatures and shares are fitted on held-out rows. The logarithms of the members'
-    probabilities are averaged. A regressed quantity is the members' mean, and its variance is the mean of the
-    members' variances, each the variance from the head plus that of the blend of head and recall. The variance among
-    members is left out: intervals are calibrated with fewer members, or one, on rows held out from them.
+    with a share per descriptor; temperatures and shares are fitted on held-out rows. The logarithms of the members'
+    probabilities are averaged. A regressed quantity is the members' mean. Its variance is the mean of the members'
+    variances, each the sum of the head's variance and that of the blend of head and recall. The variance among
+    members is left out, since intervals are calibrated with fewer members, or one, on rows held out from them.
 
-    Where spectra may end before the grid (``shape.short_points``), denoiser and out-of-distribution score use the
-    points that every spectrum has.
+    If spectra may end before the grid (``shape.short_points``), denoiser and out-of-distribution score use the points
+    that every spectrum has.
 
     Parameters
     ----------
     shape : sizes of the networks
     sites : number of training sites to recall
-    outliers : number of examples of the out-of-distribution score
+    outliers : number of examples for the out-of-distribution score
     """
 
     def __init__(self, shape: SPTShape, sites: int, outliers: int = OODScore.OUTLIERS) -> None:
@@ -41,7 +41,7 @@ class Served(nn.Module):
         self.classes = list(shape.classes)
         most = max(shape.classes, default=0)
         self.columns = [d * most + k for d, count in enumerate(shape.classes) for k in range(count)]
-        """Where each class is if all descriptors have as many as that with most."""
+        """Column of each class if all descriptors have as many classes as the one with most."""
         for name in ("centre", "spread"):
             self.register_buffer(name, torch.zeros(shape.grid_points))
         for name in ("target_mean", "target_sd"):
@@ -83,19 +83,19 @@ class Served(nn.Module):
 
     @torch.no_grad()
     def round_weights(self) -> None:
-        """Round the weights of the networks to half precision, as :func:`save` stores them."""
+        """Round the weights of the networks to half precision, in which :func:`save` stores them."""
         for weight in self.spt.parameters():
             weight.copy_(weight.half())
 
     def probabilities(self, logits: Tensor, recalled: Tensor) -> Tensor:
         """Blend heads and recall, each (members, N, descriptors, classes), to probabilities (N, sum of classes).
 
-        All descriptors have as many classes as that with most; the logits of those beyond its own are −∞.
+        All descriptors have as many classes as the one with most; logits of surplus classes are −∞.
         """
         share = self.share[: len(self.classes)].unsqueeze(1)
         from_heads = torch.softmax(logits / self.temperature.unsqueeze(1), dim=3)
         blended = torch.lerp(from_heads, recalled, share).clamp_min(1e-9).log().sum(0)
-        device = self.temperature.device  # of a weight, so that torch.jit.freeze computes what follows once
+        device = self.temperature.device  # device of a weight, so that torch.jit.freeze computes the following once
         counts = torch.tensor(self.classes, device=device).unsqueeze(1)
         beyond = torch.zeros(counts.shape[0], max(self.classes), device=device).masked_fill(
             torch.arange(max(self.classes), device=device) >= counts, float("-inf")
@@ -105,9 +105,9 @@ class Served(nn.Module):
 
 
 def save(served: Served, path: Path, weights: torch.dtype = torch.float16) -> None:
-    """Write a module as TorchScript, the weights of its networks in half precision unless ``weights`` says otherwise.
+    """Write a module as TorchScript; its networks' weights are stored as ``weights``, half precision by default.
 
-    They are most of the file. All buffers keep their types, since small variances and limits would become 0.
+    The weights are most of the file. All buffers keep their types, since small variances and limits would become 0.
     Debugging records, which name the source files of this machine, are left out.
     """
     stored = deepcopy(served)

@@ -1,4 +1,4 @@
-"""The out-of-distribution score: how far a spectrum is from the training spectra."""
+"""The out-of-distribution score: the distance of a spectrum from the training spectra."""
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ class OODScore(nn.Module):
     4. the first distance divided by the distance to outliers, which are examples of spectra that the model must flag
        (metals, sulphides), if there are any.
 
-    The first three are put on one scale by their distribution over left-out training spectra. The first two measure
-    similar deviations and are added in quadrature; the score is the largest of that sum and the other two.
+    The distribution over left-out training spectra puts the first three on one scale. The first two measure similar
+    deviations and are added in quadrature; the score is the largest of that sum and the other two.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class OODScore(nn.Module):
     OUTLIERS = 256
     """Default number of outliers: a metal's offset may be anywhere in some 10 eV, which needs some ten examples."""
     FAR = 1e4
-    """Coordinate of the outliers while there are none, far from every spectrum."""
+    """Coordinate of the outliers if there are none, far from every spectrum."""
 
     def __init__(self, grid_points: int, remembered: int = 2048, outliers: int = OUTLIERS) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class OODScore(nn.Module):
         """(outliers, NEAR) coordinates of the outliers."""
 
     def distances(self, x: Tensor) -> Tensor:
-        """(N, 4) distances: training spectra, smoothed remainder, worst point, training spectra against outliers."""
+        """Return distances (N, 4): training spectra, smoothed remainder, worst point, ratio to outliers."""
         coordinates, smoothed, curved = (
             (x.double() - self.mean.double())
             .matmul(self.projections())
@@ -75,11 +75,11 @@ class OODScore(nn.Module):
         return torch.stack([nearest, smooth, worst, nearest / to_outliers.clamp_min(1e-6)], dim=1).float()
 
     def projections(self) -> Tensor:
-        """What the distances need of a centred spectrum, as one matrix (G, NEAR + G − 4 + G − 2).
+        """Return the projections of a centred spectrum for the distances, as one matrix (G, NEAR + G − 4 + G − 2).
 
-        These are the first coordinates, the remainder outside of more components smoothed over five points, and the
-        remainder outside of all, less the mean of both neighbours. A remainder is a small difference of large
-        numbers: hence double precision.
+        These are the first coordinates; the remainder outside of more components, smoothed over five points; and the
+        remainder outside of all components minus the mean of both neighbours. A remainder is a small difference of
+        large numbers, which requires double precision.
         """
         axes, every = self.axes.double(), torch.eye(len(self.axes), dtype=torch.float64, device=self.axes.device)
         broad = every - axes[:, : self.broad] @ axes[:, : self.broad].T
@@ -90,13 +90,13 @@ class OODScore(nn.Module):
         return torch.cat([axes[:, : self.near], smoothed, curved], dim=1)
 
     def mean_distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) mean distances of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
+        """Return the mean distances (N,) of (N, NEAR) to the nearest training spectra, and to the nearest outliers.
 
-        All are in double precision: the squared distances are one product of matrices, differences of squares.
+        All are in double precision: the squared distances are differences of squares (one product of matrices).
         """
         points = torch.cat([self.seen.double(), self.outliers.double()])
         square = (x * x).sum(1, keepdim=True) + points.square().sum(1)
-        # Not in place: torch.jit.freeze would then take other tensors for changed, and fold no weights.
+        # Not in place: torch.jit.freeze would then regard other tensors as changed, and fold no weights.
         seen, outliers = torch.addmm(square, x, points.T, alpha=-2.0).split(
             [len(self.seen), len(self.outliers)], dim=1
         )
@@ -106,10 +106,10 @@ class OODScore(nn.Module):
         return mean[0], mean[1]
 
     def combine(self, distances: Tensor) -> Tensor:
-        """(N, 4) distances → (N, 3): the first two in quadrature, and the others.
+        """Combine (N, 4) distances to (N, 3): the first two in quadrature, and the others.
 
-        A distance becomes 1/e at its median over training spectra and 1 at its quantile, so that distances of narrow
-        and of wide distribution compare.
+        A distance becomes 1/e at its median over training spectra and 1 at its quantile, so that distances with
+        narrow and wide distributions are comparable.
         """
         exponent = (self.limits / self.usual).log().reciprocal()
         level = (distances.narrow(1, 0, 3) / self.limits).clamp_min(1e-6).pow(exponent)
@@ -125,8 +125,8 @@ class OODScore(nn.Module):
 
         Parameters
         ----------
-        group : (N,) number of each spectrum's material, left out as a whole to find the limits. Without it single
-            spectra are left out, which flags too many where several are of one material
+        group : (N,) number of each spectrum's material, which is left out as a whole to find the limits. Without it,
+            single spectra are left out, which flags too many if several belong to one material
         outliers : (outliers, G) augmented examples of spectra that must be flagged
         """
         group = torch.arange(len(spectra)) if group is None else group
@@ -143,7 +143,7 @@ class OODScore(nn.Module):
         self.edge.copy_(combined.quantile(self.QUANTILE, dim=0))
         if outliers is None:
             self.edge[2] = torch.inf
-        # The quantile of the largest of several exceeds each one's quantile.
+        # The quantile of the largest of several exceeds the quantile of each.
         self.edge.mul_((combined / self.edge).amax(1).quantile(self.QUANTILE))
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...agent.types import Settings
 
-GATHERED_POINTS = 4  # grid points that are gathered into one vector before the latent layer
+GATHERED_POINTS = 4  # number of grid points gathered into one vector before the latent layer
 
 
 class SPTSizes(Settings):
@@ -25,7 +25,7 @@ class SPTSizes(Settings):
     latent: int = 128
     """Length of the latent vector."""
     gathered: int = 24
-    """Channels that every four grid points pass to the latent layer."""
+    """Number of channels that every four grid points pass to the latent layer."""
     key: int = 32
     """Length of the query that recalls training sites (:mod:`xas_agent.models.network.recall`)."""
     dropout: float = 0.1
@@ -49,12 +49,12 @@ class SPTShape(SPTSizes):
     regressed: int
     """Number of regressed quantities."""
     short_points: int | None = None
-    """Number of points, from the first, that every spectrum has; the others may be NaN, that is unknown, and a third
-    channel tells the network which. Unset: all points are known, and there is no such channel."""
+    """Number of leading points that every spectrum has. The others may be NaN (unknown), and a third channel tells
+    the network which. Unset: all points are known, and there is no such channel."""
     members: int = 1
-    """Independent networks side by side, as groups of channels: an ensemble takes as many operations as one network,
-    and their number limits the latency of a single frame, and the time of a training. :func:`ensemble_weights` joins
-    single ones."""
+    """Number of independent networks side by side, as groups of channels. An ensemble takes as many operations as one
+    network; their number limits the latency of a single frame and the time of a training. :func:`ensemble_weights`
+    joins single networks."""
 
     @property
     def nodes(self) -> int:

@@ -24,8 +24,8 @@ class SPT(nn.Module):
     sites.
 
     Inside, channels come last, those of all members side by side, (N, points, members, width), so that the pointwise
-    layers of all members are one product of matrices. What depends on weights alone, as their order and their
-    joining, is computed in ``forward``: ``torch.jit.freeze`` does it once, when a model is loaded.
+    layers of all members are one product of matrices. Quantities that depend on weights alone, such as their order
+    and their joining, are computed in ``forward``: ``torch.jit.freeze`` does this once, when a model is loaded.
     """
 
     def __init__(self, shape: SPTShape) -> None:
@@ -62,9 +62,9 @@ class SPT(nn.Module):
         return joined, mean.transpose(0, 1), log_variance.transpose(0, 1), query.transpose(0, 1)
 
     def by_descriptor(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As ``forward``, but with members before spectra, and the logits (members, N, descriptors, classes).
+        """Return the output of ``forward``, members before spectra, with logits (members, N, descriptors, classes).
 
-        All descriptors have as many classes as that with most; the logits of those beyond its own are −∞.
+        All descriptors have as many classes as the one with most; logits of surplus classes are −∞.
         """
         z = self.latent(F.gelu(self.gather_points(self.blocks(self.embedding(x)))))
         out, classified, r = self.head_outputs(z), len(self.classes), self.regressed
@@ -73,7 +73,7 @@ class SPT(nn.Module):
         return logits, mean, log_variance.clamp(-8.0, 4.0), self.query(z)
 
     def gather_points(self, h: Tensor) -> Tensor:
-        """(N, points, members, width) → (members, N, gathered · points / stride)."""
+        """Gather points: (N, points, members, width) → (members, N, gathered · points / stride)."""
         m, n, w = self.members, h.shape[0], self.width
         several = h.narrow(1, 0, self.whole * self.stride).reshape(n * self.whole, self.stride, m, w)
         weight = self.gather.weight.reshape(m, self.gathered, w, self.stride)
@@ -84,9 +84,9 @@ class SPT(nn.Module):
         return gathered.reshape(m, n, self.whole, self.gathered).transpose(2, 3).flatten(2)
 
     def head_outputs(self, z: Tensor) -> Tensor:
-        """(members, N, latent) → (members, N, heads, most outputs), −∞ beyond a head's own.
+        """Apply the heads: (members, N, latent) → (members, N, heads, most outputs), −∞ for surplus outputs.
 
-        The first layers of all heads are one product of matrices, and the second ones another.
+        The first layers of all heads are one product of matrices, and the second layers another.
         """
         m, n = self.members, z.shape[1]
         first_weights: list[Tensor] = []
@@ -116,7 +116,7 @@ def head(latent: int, outputs: int, members: int) -> nn.Module:
 
 
 def ensemble_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Join the weights of single SPTs to those of one with several members, the channels side by side."""
+    """Join the weights of single SPTs to those of one with several members, with the channels side by side."""
     joined: dict[str, Tensor] = {}
     for name, first in members[0].items():
         if name.endswith("outside"):
@@ -127,7 +127,7 @@ def ensemble_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tenso
 
 
 def channels_of(name: str) -> int:
-    """Return the dimension of a tensor in which the members are side by side."""
+    """Return the dimension of a tensor along which the members are side by side."""
     return 1 if name.endswith(("place", "relevance")) else 0
 
 

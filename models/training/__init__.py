@@ -1,4 +1,4 @@
-"""From FEFF rows and a config to a model folder."""
+"""Makes a model folder from FEFF rows and a config."""
 
 from .augment import Augmentation, add_noise, disturb, mixtures, shifted
 from .build import build

@@ -9,8 +9,8 @@ from torch import Tensor
 from ...agent.types import STEP_WIDTH_EV, Settings
 from ..card import DomainCard
 
-MISFIT_EV = 4.0  # σ of the features of a misfit; a narrower one would look like fine structure
-PAD_EV = 12.0  # reach of broadening and shift; the jump of the periodic Fourier transform lies in the padding
+MISFIT_EV = 4.0  # σ of the features of a misfit; narrower ones would look like fine structure
+PAD_EV = 12.0  # reach of broadening and shift; the padding contains the jump of the periodic Fourier transform
 
 
 class Augmentation(Settings):
@@ -23,8 +23,8 @@ class Augmentation(Settings):
     broadening_ev: float = 2.0
     """Largest σ of the Gaussian broadening, eV."""
     least_broadening_ev: float = Field(default=0.0, ge=0)
-    """Smallest σ of the broadening of a disturbed spectrum, eV. Between the spectra as computed and those as measured
-    there are few: a range that begins near the measured broadening spends no rows on them."""
+    """Smallest σ of the broadening of a disturbed spectrum, eV. Few spectra lie between computed and measured
+    broadening; a range that begins near the measured one spends no rows on them."""
     amplitude: float = Field(default=0.0, ge=0, lt=1)
     """Relative change of the amplitude of the fine structure about a smooth step, ±."""
     scale: float = Field(default=0.0, ge=0, lt=0.5)
@@ -44,7 +44,7 @@ class Augmentation(Settings):
     mixture_max: int = 6
     """Largest number of spectra in a mixture; the smallest is 2."""
     cut: float = Field(default=0.5, ge=0, le=1)
-    """Fraction of the spectra that are cut to a random end, where the grid has a ``short_stop_ev``."""
+    """Fraction of the spectra that are cut at a random end, if the grid has a ``short_stop_ev``."""
 
     @model_validator(mode="after")
     def _broadening_has_a_range(self) -> "Augmentation":
@@ -54,7 +54,7 @@ class Augmentation(Settings):
         return self
 
     def gaps(self, domain: DomainCard) -> list[str]:
-        """List the disturbances that do not include what the domain requires, in words."""
+        """Return, in words, the disturbances that do not include what the domain requires."""
         compared = (
             ("broadening_ev", self.broadening_ev, domain.broadening_ev),
             ("amplitude", self.amplitude, domain.amplitude_sd),
@@ -115,7 +115,7 @@ def disturb(
     n = len(spectra)
 
     def draw() -> Tensor:
-        """(N, 1) uniform numbers, 0 for spectra that are not disturbed."""
+        """Return (N, 1) uniform random numbers, 0 for spectra that are not disturbed."""
         return torch.rand(n, 1, generator=generator, device=generator.device) * on
 
     on = (torch.rand(n, 1, generator=generator, device=generator.device) < settings.disturbed).float()
@@ -133,7 +133,7 @@ def disturb(
 
 
 def smooth_curves(spectra: Tensor, step_ev: float, generator: torch.Generator) -> Tensor:
-    """Draw a smooth random curve of mean square 1 for each of the spectra (N, F), a Gaussian process of energy."""
+    """Draw a smooth random curve of mean square 1 for each spectrum (N, F): a Gaussian process in energy."""
     n, points = spectra.shape
     knots = math.ceil(points * step_ev / MISFIT_EV) + 1
     place = torch.arange(points, device=spectra.device) * step_ev
@@ -155,7 +155,7 @@ def shifted(spectra: Tensor, step_ev: float, shift: Tensor, sigma: Tensor) -> Te
 
 
 def damped(spectra: Tensor, step_ev: float, amplitude: Tensor) -> Tensor:
-    """Damp the fine structure of spectra (N, F): their ``amplitude`` (N, 1) plus the rest of a smooth step.
+    """Damp the fine structure of spectra (N, F): the ``amplitude`` (N, 1) of the spectrum plus the rest of a step.
 
     This is the loss of amplitude by excitation of passive electrons (S0² of EXAFS; Rehr & Albers, Rev. Mod. Phys. 72,
     621, 2000). The step is an arctangent at the energy where the spectrum, of background 1, first reaches one half.

@@ -1,4 +1,4 @@
-"""From a training config to a model folder: train, calibrate, and write."""
+"""Trains and calibrates a model from a training config, and writes its folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,21 +21,21 @@ from .together import Checkpoint, train_together
 
 _OOD_TRAINING_SPECTRA = 4000
 CHECKPOINT = "training.pt"
-"""File of the model folder in which an unfinished training is kept."""
+"""File in the model folder that stores an unfinished training."""
 METAL_AMPLITUDE = 0.58
-"""Amplitude of a measured metal over FEFF's (``xas-agent calibrate`` with Ni metal)."""
+"""Amplitude of a measured metal relative to FEFF's (``xas-agent calibrate`` with Ni metal)."""
 _COVALENT_SHARE = 0.5
-"""Offset of other outliers, sulphides and phosphides, above that of the oxides, relative to the metal's: assumed."""
+"""Assumed offset of other outliers (sulphides, phosphides) above that of the oxides, relative to the metal's."""
 
 
 def build(config: TrainingConfig, data: Path, out: Path, device: str, progress: Progress) -> Path:
     """Train, calibrate and write the model folder ``out / config.name``.
 
-    A training that was ended goes on from its last checkpoint in that folder.
+    An interrupted training continues from its last checkpoint in that folder.
 
     Parameters
     ----------
-    data : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
+    data : folder of the FEFF rows (:mod:`xas_agent.models.training.data`)
     device : ``cpu``, ``cuda``, or ``auto`` for CUDA if available
     progress : called after every epoch
 
@@ -117,9 +117,9 @@ def assemble(plan: TrainingPlan, members: Sequence[TrainedMember], out: Path) ->
 
 
 def augment_outliers(plan: TrainingPlan, generator: torch.Generator) -> Tensor | None:
-    """Return augmented spectra (OUTLIERS, G) of the plan's outliers, None where it has none.
+    """Return augmented spectra (OUTLIERS, G) of the plan's outliers; None if it has none.
 
-    They range from the spectrum that FEFF computes to the measured one, whose alignment corrects the offset and, of
+    They range from the spectrum that FEFF computes to the measured one, whose alignment applies the offset and, for
     metals, the amplitude of oxides.
     """
     if plan.outliers is None:

@@ -1,4 +1,4 @@
-"""Temperatures and shares of recall, fitted on held-out rows."""
+"""Fits temperatures and shares of recall on held-out rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ _RECALL_SHARES = np.linspace(0.0, 1.0, 21)
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Answers of m members for n rows on which they have not trained, of heads and recall separately."""
+    """Answers of m members for n rows that they were not trained on, by heads and recall separately."""
 
     index: NDArray[np.int_]
     """(n,) indices of the rows."""
     logits: Tensor
-    """(n, m, sum of classes)"""
+    """(n, m, sum of classes) logits of the heads."""
     mean: Tensor
-    """(n, m, R) standardised."""
+    """(n, m, R) standardised means of the heads."""
     recalled: Tensor
-    """(n, m, sum of classes) log probabilities."""
+    """(n, m, sum of classes) log probabilities from recall."""
     recalled_values: Tensor
-    """(n, m, R) standardised."""
+    """(n, m, R) standardised values from recall."""
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights of heads and recall."""
+    """The weights of heads and recall."""
 
     temperature: Tensor
     """(D,) temperature of each classified descriptor's logits (Guo et al., ICML 2017)."""
@@ -82,9 +82,9 @@ def fit_blend(held: Sequence[HeldOut], one_hot: Sequence[Tensor], regressed: Ten
 
 
 def fit_temperature(logits: Array, recalled: Array, true: NDArray[np.int_], recall: bool) -> tuple[float, float]:
-    """Search the temperature and share of recall under which the true classes (n,) are most likely.
+    """Find the temperature and the share of recall for which the true classes (n,) are most likely.
 
-    Probabilities are blended as by :meth:`~xas_agent.models.network.ensemble.Served.probabilities`.
+    Probabilities are blended as in :meth:`~xas_agent.models.network.ensemble.Served.probabilities`.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ class Optimisation(Settings):
     """Training stops after this many epochs without a better validation score and keeps the best weights. Unset: the
     schedule runs to its end, and the last weights are kept."""
     long_rows: int = Field(default=1, ge=1)
-    """Number of times that an epoch repeats the rows that reach the grid's end, where others end before."""
+    """Number of times that an epoch repeats the rows that reach the grid's end, if others end before."""
     regression_weight: float = 3.0
     """Weight of the regression loss relative to one classified descriptor."""
     recall_weight: float = 1.0
@@ -58,7 +58,7 @@ class OtherAbsorber(Settings):
     """Rows of another absorber, for pre-training."""
 
     dataset: DataSets
-    """As that of the config."""
+    """Data sets, as in the config."""
     edge_ev: float
     """Tabulated energy of its edge, eV."""
 
@@ -72,7 +72,7 @@ class TrainingConfig(Settings):
     """``configs/training/*.yaml``: data, network and optimisation of one model."""
 
     name: str
-    """Name of the model folder that is written."""
+    """Name of the model folder to write."""
     dataset: DataSets
     """``DATASET.npz`` and ``DATASET.csv`` in the data folder; several are joined."""
     absorber: str
@@ -82,8 +82,8 @@ class TrainingConfig(Settings):
     edge_ev: float
     """Tabulated energy of the edge, eV."""
     others: tuple[OtherAbsorber, ...] = ()
-    """Rows of other absorbers, on the same grid relative to their own edges. A network of several absorbers is a
-    start for those of single ones (``pretrained``)."""
+    """Rows of other absorbers, on the same grid relative to their own edges. A network of several absorbers can be
+    the start for single ones (``pretrained``)."""
     grid: GridCard
     """Energies of the aligned spectra."""
     classified: tuple[str, ...] = ("OS", "CN", "OCN", "CN2", "PSGO")
@@ -103,20 +103,20 @@ class TrainingConfig(Settings):
     optimisation: Optimisation = Optimisation()
     """Schedule and losses."""
     pretrained: str | None = None
-    """Model name or folder whose weights training starts from."""
+    """Name or folder of the model with the initial weights."""
     protocol: Literal["split", "cross-validation"] = "split"
     """The rows are divided into folds by material; each member leaves some folds out, and its answers for those
-    calibrate the model. ``split``: folds of ``train``; the ensemble is judged on ``val``. ``cross-validation``: folds
-    of both; each row is judged by the member that has not seen its material."""
+    calibrate the model. ``split``: folds of ``train``; ``val`` judges the ensemble. ``cross-validation``: folds of
+    both; each row is judged by the member that has not seen its material."""
     members: int = Field(default=5, ge=1)
-    """Networks of the ensemble."""
+    """Number of networks in the ensemble."""
     folds: int = Field(default=5, ge=2)
-    """Folds of ``split``, at least as many as members; with more folds each member trains on more rows, and fewer
-    rows calibrate. Cross-validation has as many folds as members."""
+    """Number of folds of ``split``, at least the number of members; with more folds each member trains on more rows,
+    and fewer rows calibrate. Cross-validation has as many folds as members."""
     left_out: int = Field(default=1, ge=1)
     """Number of folds that each member leaves out, in a ring: member k leaves out the folds k, k + 1, … of the first
-    ``members`` folds. The same number of members judges each of those folds together: the error of an ensemble is
-    smaller than that of its members, so calibration uses ensembles too."""
+    ``members`` folds. The same number of members then judges each of these folds together; since the error of an
+    ensemble is smaller than that of its members, calibration uses ensembles too."""
     runs: int = Field(default=1, ge=1)
     """Number of fine-tunings of each member from the same weights, in different orders and with different
     disturbances. The model keeps the mean of the weights, whose error is smaller than that of one run at the same
@@ -126,13 +126,13 @@ class TrainingConfig(Settings):
     feff_minus_experiment: OffsetCard
     """Offset from measured to FEFF energies."""
     domain: DomainCard = DomainCard()
-    """Further differences between FEFF and measurement, which augmentation must rehearse."""
+    """Further differences between FEFF and measurement, which the augmentation must include."""
     limits: tuple[str, ...] = ()
-    """Where the model must not be trusted, in sentences for its users."""
+    """Limits of the model's validity, in sentences for its users."""
     licence: str
     """Licence of the model."""
     sources: tuple[str, ...]
-    """Where the training data come from."""
+    """Origins of the training data."""
     cite: tuple[str, ...]
     """Publications to cite."""
 
@@ -143,7 +143,7 @@ class TrainingConfig(Settings):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Columns that every row of the data set must have; a data set may lack ``OS_mean``, which is then ``OS``."""
+        """Columns that every row of the data set must have; if a data set lacks ``OS_mean``, ``OS`` replaces it."""
         return self.classified + tuple(d for d in self.regressed if d != "OS_mean")
 
     @property

@@ -30,20 +30,20 @@ from ..lengthen import lengthen
 log = get_logger()
 
 _OXIDATION_STATE_RANGE = (-4.0, 9.0)
-"""Range of the elements, e; a charge balance beyond it is wrong, as for an intermetallic oxide."""
+"""Range of the elements, e; a charge balance outside of it is wrong, as for an intermetallic oxide."""
 
 _MOBILE_IONS = frozenset(("Li", "Na", "K", "Rb", "Cs"))
 """Elements that move in and out of a framework."""
 
 _MATERIALS_PROJECT_ID = re.compile(r"(mp|mvc)-\d+")
-"""Begins a material's name, as in mp-1692 or mp-1692_Co."""
+"""Beginning of a material's name, as in mp-1692 or mp-1692_Co."""
 
 _NEAR_COPY_KINDS = ("layered", "rattled")
-"""Kinds whose rows of one formula, of any stacking, ordering or distortion, are one material."""
+"""Kinds whose rows with one formula, whatever the stacking, ordering or distortion, are one material."""
 
 
 class DataError(InputError):
-    """Invalid training data; the message names the file, what was found and what was expected."""
+    """Training data are invalid; the message states the file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ class FeffData:
     split: NDArray[np.str_]
     kind: NDArray[np.str_]
     formula: NDArray[np.str_]
-    """(N,) reduced formula of the compound; empty if the table has none."""
+    """(N,) reduced formulas of the compounds; empty if the table has none."""
     energy: Array
-    """(N, M) eV, absolute, FEFF's scale."""
+    """(N, M) absolute energies on FEFF's scale, eV."""
     mu: Array
-    """(N, M)"""
+    """(N, M) absorption divided by FEFF's atomic background."""
     labels: dict[str, Array]
-    """(N,) per descriptor; NaN where it could not be assigned. ``OS_mean`` is OS if the table has no such column."""
+    """(N,) labels of each descriptor; NaN if unassigned. ``OS_mean`` is OS if the table has no such column."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def framework(self) -> NDArray[np.str_]:
-        """(N,) elements of the compound except alkali ions, as Ni-O of LiNiO2 and NiO2; empty without a formula."""
+        """(N,) elements of the compound except alkali ions: Ni-O for LiNiO2 and NiO2; empty without a formula."""
         return np.array([framework_of(f) for f in self.formula.tolist()], str)
 
     def rows(self, mask: NDArray[np.bool_]) -> "FeffData":
@@ -89,7 +89,7 @@ class FeffData:
 
     @property
     def last(self) -> Array:
-        """(N,) last energies, eV, absolute."""
+        """(N,) absolute last energies, eV."""
         return self.energy[:, -1]
 
     def on_bins(self, bounds: Array, edge_ev: float) -> Array:
@@ -135,7 +135,7 @@ def load_feff(folder: Path, name: str, descriptors: tuple[str, ...]) -> FeffData
 
     labels = {d: numbers(d) for d in descriptors}
     if "OS" in descriptors:
-        # A single empty cell is not filled: there other elements are of several charges, and OS is a guess.
+        # A single empty cell is not filled: other elements there have several charges, and OS is a guess.
         mean = numbers("OS_mean") if all("OS_mean" in r for r in rows) else labels["OS"].copy()
         impossible = (mean < _OXIDATION_STATE_RANGE[0]) | (mean > _OXIDATION_STATE_RANGE[1])
         if impossible.any():
@@ -151,19 +151,19 @@ def load_sets(
 ) -> FeffData:
     """Read data sets and join their rows.
 
-    Rows of the same id of the Materials Project and the same formula are one material, whatever the sets call it; if
-    it judges in one set, it trains in none. A row without such an id may be any compound of its formula: it and the
-    rows of its formula in other sets are one material too, so that none calibrates a network that has trained on
-    another, but each keeps its side of the split.
+    Rows with the same id of the Materials Project and the same formula are one material, whatever the sets call it;
+    if it judges in one set, it trains in none. A row without such an id may be any compound with its formula: it and
+    the rows with its formula in other sets are one material too, so that none calibrates a network that was trained
+    on another, but each keeps its side of the split.
 
     Parameters
     ----------
-    shifts_ev : added to the energies of each set; none by default
+    shifts_ev : shifts to add to the energies of each set, eV; none by default
 
     Raises
     ------
     DataError
-        As of :func:`load_feff`.
+        As for :func:`load_feff`.
     """
     parts = [load_feff(folder, name, descriptors) for name in names]
     parts = [replace(p, energy=p.energy + s) for p, s in zip(parts, shifts_ev or [0.0] * len(parts), strict=True)]
@@ -178,7 +178,7 @@ def load_sets(
 
     labels = {d: np.concatenate([part.labels[d] for part in parts]) for d in parts[0].labels}
     formula, split = column("formula"), column("split")
-    # A prototype with another element on a site is named after the prototype's id, but has another formula.
+    # A prototype with another element on a site has the name of the prototype's id, but another formula.
     found = [_MATERIALS_PROJECT_ID.match(m) for m in column("material").tolist()]
     pairs = zip(found, formula.tolist(), column("material").tolist(), strict=True)
     material = np.array([f"{id[0]} {f}".strip() if id else m for id, f, m in pairs], object)
@@ -242,12 +242,12 @@ def grid_end(data: FeffData, edge_ev: float) -> float:
 
 
 def check_grid(grid: Grid, data: FeffData, edge_ev: float) -> None:
-    """Check that every training row reaches the grid's end, or its ``short_stop_ev``, and one its end.
+    """Check that every training row reaches the grid's end or its ``short_stop_ev``, and that one reaches its end.
 
     Raises
     ------
     DataError
-        It does not.
+        The rows do not fit the grid.
     """
     end = grid_end(data, edge_ev)
     least = grid.stop_ev if grid.short_stop_ev is None else grid.short_stop_ev

@@ -1,4 +1,4 @@
-"""Export of a model folder: ``model.ts`` and the card, with intervals and metrics from held-out rows."""
+"""Exports a model folder: ``model.ts`` and the card, with intervals and metrics from held-out rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def export(
 
     Parameters
     ----------
-    served : the ensemble that is exported
+    served : the ensemble to export
     juries : for every fold that calibrates, the ensemble of the members that have not seen it
     members : the trained members, for the record
     """
@@ -101,7 +101,7 @@ def out_of_fold(plan: TrainingPlan, juries: Sequence[Served], points: int | None
 
     Parameters
     ----------
-    points : where spectra are cut, and which rows then count; None for all rows, as far as they reach
+    points : number of points to which spectra are cut, with the rows that have them; None for whole rows
     """
     parts: list[Judged] = []
     for jury, (_, index) in zip(juries, plan.folds, strict=False):
@@ -123,8 +123,8 @@ def describe(plan: TrainingPlan, name: str, unseen: Judged, windows: Mapping[int
     Parameters
     ----------
     unseen : all rows that calibrate
-    windows : those that reach a window, cut there, by its number of points, rising. Windows of few rows, the longest,
-        have the factor of the longest one of enough rows
+    windows : rows that reach a window, cut there, by the window's number of points, rising. The longest windows, with
+        too few rows, have the factor of the longest window with enough rows
     """
     config = plan.config
     head = "OS_mean" if name == "OS" and "OS_mean" in config.regressed else None
@@ -206,7 +206,7 @@ def measure(
 
 
 def interval_coverage(plan: TrainingPlan, d: DescriptorCard, judged: Judged) -> float:
-    """Return the share of the rows whose label lies in the card's interval; NaN if none is labelled."""
+    """Return the share of the rows whose label lies in the card's interval; NaN if no row is labelled."""
     name, (rows, _) = d.mean_head or d.name, judged
     labelled = rows[~np.isnan(plan.data.labels[name][rows])]
     if not len(labelled):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...agent.types import Array, InputError
 
-_SAME_ROWS = 0.9  # share of a window's rows that a longer one must have for their factors to be compared
+_SAME_ROWS = 0.9  # share of a window's rows that a longer window must have for a comparison of their factors
 
 
 def scores(
@@ -22,7 +22,7 @@ def scores(
 
     Returns
     -------
-    Scores by descriptor; NaN where too few rows are labelled.
+    Scores by descriptor; NaN if too few rows are labelled.
     """
     try:
         from sklearn.metrics import f1_score, r2_score
@@ -70,15 +70,15 @@ def conformal_scale(error: Array, sd: Array, coverage: float) -> float:
 def window_scales(ratios: Sequence[Array], coverage: float) -> list[float]:
     """Return the conformal factors of windows, from the shortest to the longest.
 
-    A longer spectrum of the same sample shows more. Where its factor would be larger than that of a shorter one, the
-    difference is the noise of the quantiles, and the rows of both windows are pooled (pool adjacent violators: Barlow
+    A longer spectrum of the same sample contains more information. If its factor would exceed that of a shorter one,
+    the difference is noise of the quantiles, and the rows of both windows are pooled (pool adjacent violators: Barlow
     et al., Statistical Inference under Order Restrictions, 1972; for quantiles Casady and Cryer, Ann. Stat. 4, 532,
     1976). Windows are compared only as far as the same rows reach them: other rows are other samples, which may be
     harder, and each window must cover its own.
 
     Parameters
     ----------
-    ratios : per window (n,) |error| / sd of the rows that reach it; a longer window has some of the rows of a shorter
+    ratios : (n,) |error| / sd of the rows that reach each window; longer windows have fewer rows
     coverage : share of rows that the intervals cover
     """
     blocks: list[tuple[Array, int, int]] = []  # ratios, rows of the first window, number of windows

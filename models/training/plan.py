@@ -20,13 +20,13 @@ from .data import DataError, FeffData, check_grid, load_sets
 from .rows import Rows, Scale, fine_bins, prepare
 from .train import Loop, cropped, folds, keys_of
 
-_WHOLE_SPECTRA = 16  # fewer determine no periods
+_WHOLE_SPECTRA = 16  # fewer spectra do not determine periods
 
 
 def config_of(card: cards.Card) -> TrainingConfig:
     """Return the training config of a model from its card, so that its training plan can be read again.
 
-    The card names the model from which training started; where there is no such model, the config has no start.
+    The card names the model with the initial weights; if that model is missing, the config states none.
     """
     record = card.training
     start = record.get("pretrained")
@@ -52,18 +52,18 @@ class TrainingPlan:
     data: FeffData
     rows: Rows
     outliers: Rows | None
-    """Spectra, without labels, that the out-of-distribution score must flag, if there are any; members do not train
-    on them."""
+    """Spectra without labels that the out-of-distribution score must flag; None if there are none. Members are not
+    trained on them."""
     outlier_is_metal: Tensor
     """(S,) whether each outlier is a metal."""
     judged: NDArray[np.int_]
     """Rows that judge the ensemble and that no member sees; empty in cross-validation."""
     clean: Tensor
-    """(N, G) the rows' aligned spectra, undisturbed; NaN beyond the end of a row."""
+    """(N, G) aligned spectra of the rows, undisturbed; NaN beyond the end of a row."""
     learnt: NDArray[np.int_]
-    """Rows that members train on and recall."""
+    """Rows that members are trained on and recall."""
     folds: list[tuple[NDArray[np.int_], NDArray[np.int_]]]
-    """(other rows, held-out rows) of every fold; each of the first ``members`` folds is left out by some members."""
+    """Other rows and held-out rows of every fold; some members leave out each of the first ``members`` folds."""
     shape: SPTShape
     scale: Scale
     blend: Blend
@@ -74,7 +74,7 @@ class TrainingPlan:
 
         Parameters
         ----------
-        folder : folder with the FEFF rows (:mod:`xas_agent.models.training.data`)
+        folder : folder of the FEFF rows (:mod:`xas_agent.models.training.data`)
 
         Raises
         ------
@@ -107,7 +107,7 @@ class TrainingPlan:
         )
 
     def variant(self, train: NDArray[np.int_], config: TrainingConfig | None = None) -> Self:
-        """Return a plan of the same rows that trains on ``train``, with another config if one is given."""
+        """Return a plan with the same rows that trains on ``train``, with another config if one is given."""
         config = config or self.config
         return replace(self, config=config, **self._derived_fields(config, self.data, self.rows, self.clean, train))
 
@@ -128,11 +128,11 @@ class TrainingPlan:
 
     @property
     def start(self) -> Path | None:
-        """Folder of the pre-trained model, None for training from scratch."""
+        """Folder of the pre-trained model; None for training from scratch."""
         return cards.find(self.config.pretrained) if self.config.pretrained else None
 
     def learnt_by(self, k: int) -> NDArray[np.int_]:
-        """Return the rows that member k trains on."""
+        """Return the rows that member k is trained on."""
         config = self.config
         held = [self.folds[(k + i) % config.members][1] for i in range(config.left_out)]
         return np.setdiff1d(self.learnt, np.concatenate(held))
@@ -181,7 +181,7 @@ class TrainingPlan:
 
 
 def whole(spectra: Tensor) -> Tensor:
-    """Return those of the spectra (N, G) that are known everywhere, or if there are few all, with means for NaN."""
+    """Return those spectra (N, G) that are known everywhere; if these are few, all, with means in place of NaN."""
     full = spectra[~spectra.isnan().any(1)]
     return full if len(full) >= _WHOLE_SPECTRA else spectra.where(~spectra.isnan(), spectra.nanmean(0))
 
@@ -192,11 +192,11 @@ class TrainedMember:
 
     weights: dict[str, Tensor]
     log_sharpness: Tensor | None
-    """Of its recall; None without recall."""
+    """Log sharpness of the member's recall; None without recall."""
     epochs: int
-    """Epochs after which the weights were kept."""
+    """Number of epochs after which the weights were kept."""
     seconds: float
-    """Duration of the training."""
+    """Duration of the training, s."""
 
     @classmethod
     def of(cls, trained: Loop[SPT]) -> "TrainedMember":
@@ -219,7 +219,7 @@ class TrainedMember:
 
 
 _RENAMED_TENSORS = {"quieten.": "denoiser.", "familiar.strange": "ood_score.outliers", "familiar.": "ood_score."}
-"""Earlier names of tensors, as in the shipped files, and present ones."""
+"""Earlier names of tensors, as in the shipped files, with their present names."""
 
 
 def served_weights(folder: Path) -> dict[str, Tensor]:
@@ -228,7 +228,7 @@ def served_weights(folder: Path) -> dict[str, Tensor]:
     Raises
     ------
     ModelError
-        The folder is not a model, or one of version 0.1.0, whose network was different.
+            The folder is not a model, or is a model of version 0.1.0, whose network was different.
     """
     cards.verify(folder)
     tensors = load_module(folder, torch.device("cpu")).state_dict()
@@ -249,9 +249,9 @@ def _current_name(name: str) -> str:
 
 @torch.no_grad()
 def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArray[np.int_]) -> Served:
-    """Return the exported module of the members, which recall the rows ``sites``; its OOD score is not fitted yet.
+    """Return the exported module of the members, which recall the rows ``sites``; its OOD score is not yet fitted.
 
-    Its weights are rounded as the file stores them, so that keys, intervals and metrics are those of the file.
+    Its weights are rounded as in the file, so that keys, intervals and metrics are those of the file.
     """
     recalls = all(m.log_sharpness is not None for m in members)
     sites = sites if recalls else sites[:1]
@@ -280,13 +280,13 @@ def ensemble(plan: TrainingPlan, members: Sequence[TrainedMember], sites: NDArra
 
 @torch.no_grad()
 def held_out(plan: TrainingPlan, members: Served, index: NDArray[np.int_]) -> HeldOut:
-    """Return the answers of heads and recall for the clean rows ``index``, on which the members have not trained."""
+    """Return the answers of heads and recall for the clean rows ``index``, which the members were not trained on."""
     logits, mean, _, query = members.spt(plan.scale.apply(plan.clean[index]))
     return HeldOut(index, logits, mean, *members.recall(query))
 
 
 Estimates = dict[str, tuple[Array, Array, Array]]
-"""Per descriptor and regressed quantity (most probable class or value, mean, sd), each (n,)."""
+"""Most probable class or value, mean and sd, (n,) each, of each descriptor and regressed quantity."""
 
 
 def read_columns(plan: TrainingPlan, out: Array) -> Estimates:

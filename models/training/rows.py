@@ -21,15 +21,15 @@ class Targets:
     """Labels of N rows as tensors; missing labels are masked."""
 
     one_hot: list[Tensor]
-    """Per classified descriptor (N, classes); a row of zeros where the label is missing."""
+    """(N, classes) labels of each classified descriptor; a row of zeros if the label is missing."""
     regressed: Tensor
-    """(N, R) standardised; NaN where missing."""
+    """(N, R) standardised values; NaN if missing."""
     classes: list[NDArray[np.int_]]
-    """Per classified descriptor."""
+    """Classes of each classified descriptor."""
     mean: Tensor
-    """(R,) by which the regressed quantities are standardised."""
+    """(R,) means with which the regressed quantities are standardised."""
     sd: Tensor
-    """(R,) as ``mean``."""
+    """(R,) standard deviations for the same purpose."""
 
     def to(self, device: torch.device) -> "Targets":
         """Return a copy on a device."""
@@ -42,15 +42,15 @@ class Rows:
     """Spectra and labels of N rows, before disturbances."""
 
     fine: Tensor
-    """(N, F) bin means on FINE_EV."""
+    """(N, F) bin means with a bin width of FINE_EV."""
     targets: Targets
     grid: Grid
     framework: Tensor
     """(N,) number of each row's framework (:class:`~xas_agent.models.training.data.FeffData`)."""
     reach: Tensor | None = field(default=None, kw_only=True)
-    """(N,) number of grid points, from the first, that each row has; None: all."""
+    """(N,) number of leading grid points of each row; None: all."""
     slope_shape: Tensor = field(init=False)
-    """(G,) a post-edge slope: 0 up to 10 eV above the edge, 1 at the end of the grid."""
+    """(G,) shape of a post-edge slope: 0 up to 10 eV above the edge, 1 at the end of the grid."""
 
     def __post_init__(self) -> None:
         above = (self.grid.energy - 10.0) / (self.grid.stop_ev - 10.0)
@@ -78,12 +78,12 @@ class Rows:
         return self.footing(coarse)
 
     def footing(self, coarse: Tensor) -> Tensor:
-        """Put spectra (n, G) on the footing, as :meth:`Grid.footing`."""
+        """Put spectra (n, G) on the footing, as :meth:`Grid.footing` does."""
         foot = coarse[:, self._foot].mean(1, keepdim=True)
         return (coarse - foot) / (continued(coarse[:, self._anchor]).mean(1, keepdim=True) - foot)
 
     def cut(self, spectra: Tensor, points: Tensor | int) -> Tensor:
-        """Put the first ``points``, (n,) or one number, of spectra (n, G) on the footing; NaN (unknown) behind."""
+        """Put the first ``points``, (n,) or one number, of spectra (n, G) on the footing; the rest becomes NaN."""
         first = torch.as_tensor(points, device=spectra.device).reshape(-1, 1)
         unknown = torch.arange(spectra.shape[1], device=spectra.device) >= first
         return self.footing(spectra.masked_fill(unknown, torch.nan))
@@ -115,7 +115,7 @@ class Rows:
     def _ends(self, weights: Tensor, reach: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
         """Draw the number of known points (..., n) of mixtures of rows with ``reach`` (..., n) points.
 
-        A mixture is known as far as all its parts; a fraction of them ends at a random point before.
+        A mixture is known as far as all its parts are; a fraction of the mixtures ends at a random point before.
         """
         points, short = len(self.grid), self.grid.short_points or len(self.grid)
         shared = torch.where(weights > 0, reach.unsqueeze(-2), points).amin(-1)
@@ -125,7 +125,7 @@ class Rows:
 
 
 def continued(spectra: Tensor) -> Tensor:
-    """Continue spectra (n, G) with their last known values, as :func:`xas_agent.agent.types.continued`."""
+    """Continue spectra (n, G) with their last known values, as :func:`xas_agent.agent.types.continued` does."""
     unknown = spectra.isnan()
     last = (~unknown).sum(1, keepdim=True).sub(1).clamp_min(0)
     return torch.where(unknown, spectra.gather(1, last), spectra)
@@ -136,7 +136,7 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
 
     Parameters
     ----------
-    classes : of every classified descriptor; None for those that occur in ``data``
+    classes : classes of every classified descriptor; None for those that occur in ``data``
     """
     if classes is None:
         classes = [np.unique(v[~np.isnan(v)]).astype(int) for v in (data.labels[d] for d in config.classified)]
@@ -160,9 +160,9 @@ def prepare(data: FeffData, config: TrainingConfig, classes: list[NDArray[np.int
 
 
 def reach_of(data: FeffData, config: TrainingConfig) -> Tensor | None:
-    """Return the number of grid points (N,) that each row reaches; None where every row must reach all.
+    """Return the number of grid points (N,) that each row reaches; None if every row must reach all.
 
-    A row that ends before the grid counts to where it ends after the largest shift of augmentation.
+    A row that ends before the grid counts up to its end after the largest shift of the augmentation.
     """
     grid = config.grid.grid()
     if grid.short_points is None:
@@ -192,7 +192,7 @@ class Scale:
 
     @classmethod
     def of(cls, spectra: Tensor) -> "Scale":
-        """Return the scale of spectra (N, G), of the known ones at each point."""
+        """Return the scale of spectra (N, G), computed from the known ones at each point."""
         centre = spectra.nanmean(0)
         n = (~spectra.isnan()).sum(0)
         return cls(centre, ((spectra - centre).square().nansum(0) / (n - 1).clamp_min(1)).sqrt() + 0.02)

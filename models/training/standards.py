@@ -13,26 +13,26 @@ from ...agent.types import Array, Edge, Grid, InputError, continued
 from ..card import DomainCard, OffsetCard
 from .augment import PAD_EV, damped, shifted
 
-_STEP_EV = 0.25  # of FEFF's spectrum while it is broadened and damped
+_STEP_EV = 0.25  # step of FEFF's spectrum while it is broadened and damped
 _START_OFFSETS_EV = np.arange(-4.0, 13.0, 2.0)
 _START_SCALE_AMPLITUDE_BROADENING_EV = (1.0, 0.9, 2.5)
 _KNOWN_SCALE_TOLERANCE = 1e-4  # relative; the bounds of a known scale must not be equal
 _LOWER_BOUNDS, _UPPER_BOUNDS = (-8.0, 0.85, 0.4, 0.0), (16.0, 1.15, 1.3, 6.0)
-"""Of offset (eV), scale, amplitude and broadening (eV)."""
+"""Bounds of offset (eV), scale, amplitude and broadening (eV)."""
 _UNKNOWN_BEYOND_EV = 3.0
-"""What lies beyond the end of a FEFF row is unknown, and broadening moves it this far into the row."""
+"""Distance by which broadening moves the unknown range beyond the end of a FEFF row into the row, eV."""
 _RESIDUAL_CORRELATION_EV = 10.0
-"""Residuals are misfits of broad features, not noise; they are independent only at this distance."""
+"""Distance at which residuals are independent, eV: they are misfits of broad features, not noise."""
 _OFFSET_SCATTER_EV, _SCALE_SCATTER = 0.9, 0.015
-"""Scatter of offset and scale among compounds of one element. The offsets of 22 oxides of Ti, V, Cr, Mn, Fe and Ni
-scatter by 0.9 eV about the means of their elements, and the next compound does too, however well the mean is known. A
-bond length that is wrong by 0.7 % changes the scale by 1.5 %, which a single standard does not show."""
+"""Scatter of offset (eV) and scale among compounds of one element. The offsets of 22 oxides of Ti, V, Cr, Mn, Fe and
+Ni scatter by 0.9 eV about the means of their elements, and so will the next compound, however well the mean is known.
+A bond length that is wrong by 0.7 % changes the scale by 1.5 %, which a single standard does not reveal."""
 _GAP_SCATTER_EV = 1.1
-"""Scatter of the excess of a metal's offset over that of its oxides, among Ti, V, Cr, Fe and Ni."""
+"""Scatter of a metal's offset minus that of its oxides, eV, among Ti, V, Cr, Fe and Ni."""
 
 
 class StandardError(InputError):
-    """An unusable standard; the message names it, what was found and what was expected."""
+    """A standard is unusable; the message states its name, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Standard:
 
     name: str
     energy: Array
-    """(M,) eV"""
+    """(M,) energies, eV."""
     mu: Array
-    """(M,)"""
+    """(M,) absorption."""
     reference: Array | None
-    """(M,) absorption of the foil measured at the same time; for a metal foil its own."""
+    """(M,) absorption of the foil measured at the same time; for a metal foil, its own."""
     feff_energy: Array
-    """(K,) eV, FEFF's energy scale."""
+    """(K,) energies on FEFF's scale, eV."""
     feff_mu: Array
-    """(K,)"""
+    """(K,) FEFF's absorption."""
     metal: bool = False
     """Whether the standard is the metal itself."""
     stretch: float = 1.0
-    """First-shell bond length of FEFF's structure divided by the known one. Energies of the fine structure are
+    """Ratio of the first-shell bond length in FEFF's structure to the known one. Energies of the fine structure are
     proportional to its inverse square; this error of the structure is removed from the scale."""
 
 
@@ -62,11 +62,11 @@ def mean_of_sites(sites: Sequence[tuple[float, Array, Array]]) -> tuple[Array, A
 
     Parameters
     ----------
-    sites : of each its weight, its energies (K,), eV, and its absorption (K,)
+    sites : weight, energies (K,), eV, and absorption (K,) of each site
 
     Returns
     -------
-    energy, mu : (L,) each, as far as all rows reach
+    energy, mu : (L,) each, for the range that all rows cover
     """
     first, last = min(energy[0] for _, energy, _ in sites), min(energy[-1] for _, energy, _ in sites)
     common = np.unique(np.concatenate([energy for _, energy, _ in sites]))
@@ -87,13 +87,13 @@ class StandardFit:
     step_ev: float
     """Energy at half height of FEFF's spectrum, eV from the tabulated edge."""
     sd: tuple[float, float, float, float]
-    """σ of offset, scale, amplitude and broadening; that of the offset includes the measured energies' σ."""
+    """σ of offset, scale, amplitude and broadening; that of the offset includes the σ of the measured energies."""
     misfit: float
     """RMS difference on the grid, in edge steps."""
     energy: Array
-    """(K,) energies of the grid as far as both spectra reach, eV from the tabulated edge."""
+    """(K,) energies of the grid in the range of both spectra, eV from the tabulated edge."""
     measured: Array
-    """(K,) on the grid after the fit."""
+    """(K,) measured spectrum on the grid after the fit."""
     theory: Array
     """(K,) FEFF's spectrum, damped and broadened."""
 
@@ -109,7 +109,7 @@ class _Comparison:
         energy, mu = with_tail(standard.feff_energy[None] - edge_ev, standard.feff_mu[None], bounds[0])
         self.fine = np.arange(*bounds, _STEP_EV)
         self.row = torch.tensor(np.interp(self.fine, energy[0], mu[0]))[None]
-        # A numerical derivative moves one parameter at a time, so that one of the two spectra stays as it was.
+        # A numerical derivative changes one parameter at a time, so that one of the two spectra stays the same.
         self._left, self._right = lru_cache(maxsize=8)(self._continued), lru_cache(maxsize=8)(self.theory)
 
     def measured(self, offset: float, scale: float) -> Aligned:
@@ -146,7 +146,7 @@ def fit(
 
     Parameters
     ----------
-    grid, edge_ev : of the model
+    grid, edge_ev : grid and tabulated edge of the model
     settings : normalisation of measured spectra
     scale : known energy scale; None to fit it
 
@@ -163,7 +163,7 @@ def fit(
         start[0], lower[1], upper[1] = (scale * stretch * (1 + k * _KNOWN_SCALE_TOLERANCE) for k in (0, -1, 1))
 
     def fit_from(offset: float) -> OptimizeResult:
-        # With a smaller step the numerical derivative would be lost in the float32 rounding of aligned spectra.
+        # With a smaller step, the numerical derivative would be lost in the float32 rounding of aligned spectra.
         return least_squares(compared.residuals, (offset, *start), bounds=(lower, upper), diff_step=1e-3)
 
     best = min((fit_from(o) for o in _START_OFFSETS_EV), key=lambda result: result.cost)
@@ -215,9 +215,9 @@ def _covered(grid: Grid, standard: Standard, edge_ev: float, largest_scale: floa
 
 
 def _parameter_sd(jacobian: Array, variance: float) -> Array:
-    """σ of the parameters from the variance of the residuals, at most the width of the bounds.
+    """Return the σ of the parameters from the variance of the residuals, limited to the width of the bounds.
 
-    A parameter without effect, as a broadening of 0, has a derivative of 0.
+    A parameter without effect, such as a broadening of 0, has a derivative of 0.
     """
     widths = np.subtract(_UPPER_BOUNDS, _LOWER_BOUNDS)
     information = jacobian.T @ jacobian / max(variance, 1e-300) + np.diag(widths**-2.0)
@@ -235,15 +235,15 @@ def calibrate(
     """Combine the standards of one absorber.
 
     The edge of a metal is shifted against FEFF's, and its fine structure damped, differently from those of an oxide.
-    Metals therefore contribute to the scale only, and to the offset, less ``metal_gap_ev``, if there is no other
-    standard. With metals only, amplitude and broadening are not fitted.
+    Metals therefore contribute only to the scale, and, minus ``metal_gap_ev``, to the offset if there is no other
+    standard. If all standards are metals, amplitude and broadening are not fitted.
 
     Parameters
     ----------
-    grid, edge_ev : of the model
+    grid, edge_ev : grid and tabulated edge of the model
     settings : normalisation of measured spectra
     metal_gap_ev : offset of metals above that of oxides, eV
-    known_scale : energy scale, as other elements have it; None to fit it
+    known_scale : energy scale known from other elements; None to fit it
 
     Returns
     -------
@@ -295,7 +295,7 @@ def calibrate(
 
 
 def _mean(values: Sequence[float], sd: Sequence[float], alone: float = 0.0) -> tuple[float, float]:
-    """Mean by inverse variance, and its σ: the larger of the formal and the empirical standard error.
+    """Return the inverse-variance mean and its σ, the larger of the formal and the empirical standard error.
 
     The σ of a single value includes ``alone``.
     """

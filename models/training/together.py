@@ -1,4 +1,4 @@
-"""Training of all networks of an ensemble side by side, on CPU or GPU; a training that ends early can go on.
+"""Trains all networks of an ensemble side by side, on CPU or GPU; an interrupted training can continue.
 
 One network is too small for a GPU. As groups of channels of one network (:class:`~xas_agent.models.network.spt.SPT`),
 the members, and the runs of each, take as many operations as one. Each has its own rows, order and disturbances.
@@ -27,15 +27,15 @@ from .train import LARGEST_GRADIENT, Loop, RecallMemory
 
 _log = get_logger()
 
-_CHECKPOINT_S = 30.0  # between checkpoints, which take longer than a short epoch
+_CHECKPOINT_S = 30.0  # shortest time between checkpoints, which take longer than a short epoch
 
 EpochWatch = Callable[[int, float | None], object]
-"""Called with (epoch from 1, validation score of the ensemble or None)."""
+"""Called with the epoch, from 1, and the validation score of the ensemble or None."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """File in which a training is kept from time to time."""
+    """File that stores a training from time to time."""
 
     path: Path
     every_s: float = _CHECKPOINT_S
@@ -43,13 +43,13 @@ class Checkpoint:
 
 
 class Training(Loop[SPT]):
-    """The networks of a plan in training; they are judged after every epoch, and go on from a checkpoint.
+    """The networks of a plan in training; they are judged after every epoch, and can continue from a checkpoint.
 
     Parameters
     ----------
     plan : rows, scaling and settings
     networks : single SPTs with their initial weights
-    trains : rows that each network trains on
+    trains : rows that each network is trained on
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Training(Loop[SPT]):
         self.best, self.best_epoch, self.kept = -np.inf, 0, {}
 
     def watch(self) -> float | None:
-        """Return the validation score of the ensemble, and keep the best weights where training has patience."""
+        """Return the validation score of the ensemble; if training has patience, keep the best weights."""
         if not len(self.plan.judged):
             return None
         score = heads_score(self.plan, self.network, self.scale, self.device)
@@ -80,7 +80,7 @@ class Training(Loop[SPT]):
 
     @property
     def finished(self) -> bool:
-        """Whether the schedule or the patience is at its end."""
+        """Whether the schedule or the patience has ended."""
         patience = self.settings.patience
         impatient = patience is not None and self.kept and self.epoch - self.best_epoch >= patience
         return bool(impatient) or self.epoch >= self.settings.epochs
@@ -118,10 +118,10 @@ class Training(Loop[SPT]):
         os.replace(beside, path)
 
     def load(self, path: Path) -> bool:
-        """Go on from a checkpoint, if there is one of the same config and data; return whether there was.
+        """Continue from a checkpoint with the same config and data; return whether there was one.
 
-        On the same kind of device the result is that of a training without interruption, on a GPU up to rounding. On
-        another the random numbers are new.
+        On the same kind of device, the result equals that of a training without interruption, on a GPU up to
+        rounding. On another kind, the random numbers are new.
         """
         if not path.is_file():
             return False
@@ -159,9 +159,9 @@ def train_together(
 
     Parameters
     ----------
-    networks, trains : single SPTs with their initial weights, and the rows that each trains on
+    networks, trains : single SPTs with their initial weights, and the rows that each is trained on
     watch : called after every epoch
-    checkpoint : where to keep the training and from where it goes on
+    checkpoint : file that stores the training, and from which it continues
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         training = Training(plan, networks, trains, device)
@@ -180,7 +180,7 @@ def train_together(
 
 
 def repeated(plan: TrainingPlan, train: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Return the rows of an epoch: ``train``, those that reach the grid's end several times."""
+    """Return the rows of an epoch: ``train``, with those that reach the grid's end repeated."""
     reach, times = plan.rows.reach, plan.config.optimisation.long_rows
     if reach is None or times == 1:
         return train
@@ -190,7 +190,7 @@ def repeated(plan: TrainingPlan, train: NDArray[np.int_]) -> NDArray[np.int_]:
 
 @torch.no_grad()
 def clip_members(parameters: Mapping[str, Tensor], members: int) -> None:
-    """Clip the gradient of each network side by side to the norm 1."""
+    """Clip the gradient of each of the networks side by side to the norm 1."""
     named = [(channels_of(name), p.grad) for name, p in parameters.items() if p.grad is not None]
     squares = [g.movedim(axis, 0).reshape(members, -1).square().sum(1) for axis, g in named]
     scale = (LARGEST_GRADIENT / torch.stack(squares).sum(0).sqrt().clamp_min(1e-6)).clamp(max=1.0)
@@ -218,7 +218,7 @@ def heads_score(plan: TrainingPlan, network: SPT, scale: Scale, device: torch.de
 
 
 def fingerprint(plan: TrainingPlan, count: int) -> str:
-    """Return what identifies a training: its config, its data and the number of networks."""
+    """Return the identity of a training: its config, its data and the number of networks."""
     digest = hashlib.sha256(plan.config.model_dump_json().encode())
     digest.update(str(count).encode())
     t = plan.rows.targets

@@ -1,4 +1,4 @@
-"""The loop of training on FEFF rows, for one network or several side by side; a seed determines the weights."""
+"""The training loop on FEFF rows, for one network or several side by side; a seed determines the weights."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from .rows import Rows, Scale, Targets
 
 LARGEST_GRADIENT = 1.0
 """Norm to which the gradient of a network is clipped."""
-_KEY_ROWS = {"cpu": 64, "cuda": 1024}  # sites whose keys are computed at once
+_KEY_ROWS = {"cpu": 64, "cuda": 1024}  # number of sites whose keys are computed at once
 
 N = TypeVar("N", bound=nn.Module)
 Clip = Callable[[Mapping[str, Tensor]], object]
@@ -27,14 +27,14 @@ def joint_loss(
 ) -> Tensor:
     """Return cross entropy of all classified descriptors plus Gaussian likelihood of all regressed quantities.
 
-    It is summed over networks side by side. The label of a mixture is the mixture of the labels of its parts; it
-    counts only where all parts are labelled.
+    The loss is summed over networks side by side. The label of a mixture is the mixture of the labels of its parts;
+    it counts only if all parts are labelled.
 
     Parameters
     ----------
     output : logits, mean and log-variance, (n, M, ·) each, as from :class:`~xas_agent.models.network.spt.SPT`; a
         missing log-variance is 0, that of the standardised quantities
-    weights : (n, n) or (M, n, n) of the mixtures of the rows ``index`` (n,) or (M, n)
+    weights : (n, n) or (M, n, n) weights of the mixtures of the rows ``index`` (n,) or (M, n)
     balance : weight of the regression loss
     """
     logits, mean = output[0].transpose(0, 1), output[1].transpose(0, 1)
@@ -55,15 +55,15 @@ def joint_loss(
 
 
 class RecallMemory:
-    """Recall during training: no row recalls sites of its own material, or such as its network does not train on.
+    """Recall during training: no row recalls sites of its own material, or sites that its network is not trained on.
 
     Parameters
     ----------
     network : one SPT, or several side by side
-    rows, scale : on the device of the network
-    sites : (S,) rows that are recalled
-    material : (N,) of all rows
-    held : (networks, S) sites that each network does not train on; None for none
+    rows, scale : rows and scale on the device of the network
+    sites : (S,) rows to recall
+    material : (N,) materials of all rows
+    held : (networks, S) sites that each network is not trained on; None for none
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class Loop(Generic[N]):
     ----------
     network : one network, or M SPTs side by side, with its initial weights, which are changed; it takes spectra
         (n, M, G)
-    trains : M tensors, the rows that each network trains on
-    rows, scale : on the device of the network
-    seed : of all random numbers
+    trains : M tensors with the rows that each network is trained on
+    rows, scale : rows and scale on the device of the network
+    seed : seed of all random numbers
     memory : recall that the networks learn as well
     """
 
@@ -214,7 +214,7 @@ def train_member(
     Parameters
     ----------
     start : network with its initial weights, which are changed; it takes spectra (n, 1, G)
-    material : (N,) of all rows; an SPT then also learns to recall, unless ``recall_weight`` is 0
+    material : (N,) materials of all rows; an SPT then also learns to recall, unless ``recall_weight`` is 0
     """
     memory = None
     if isinstance(start, SPT) and material is not None and config.optimisation.recall_weight > 0:
@@ -234,7 +234,7 @@ def folds(material: NDArray[np.str_], count: int, seed: int) -> list[NDArray[np.
 
 
 def share_of(material: NDArray[np.str_], rows: NDArray[np.int_], fraction: float, seed: int) -> NDArray[np.int_]:
-    """Return those of ``rows`` whose material is in the first ``fraction`` of a random order, at least two."""
+    """Return those of ``rows`` whose material is in the first ``fraction`` of a random order; at least two."""
     names = np.unique(material[rows])
     np.random.default_rng(seed).shuffle(names)
     return rows[np.isin(material[rows], names[: max(2, round(fraction * len(names)))])]
@@ -255,7 +255,7 @@ def cropped(weights: dict[str, Tensor], shape: SPTShape) -> dict[str, Tensor]:
             old = old.reshape(len(old), shape.gathered, -1)[:, :, :points].flatten(1)
         elif name == "embedding.place":
             old = old[:, :, : shape.nodes]
-        elif name == "embedding.local.weight" and old.shape[1] < new.shape[1]:  # no channel for what is known
+        elif name == "embedding.local.weight" and old.shape[1] < new.shape[1]:  # no channel for known points
             old = torch.nn.functional.pad(old, [0, 0, 0, new.shape[1] - old.shape[1]])
         kept[name] = old if old.shape == new.shape and not name.endswith("outside") else new
     return kept

@@ -9,7 +9,7 @@ from .plan import TrainingPlan
 WINDOWS_EV = (25.0, 40.0, 80.0)
 """Ends of measured XANES, eV above the half height of the edge, in addition to those that the grid states."""
 MIN_ROWS = 20
-"""Fewer labelled rows of a window calibrate or judge no interval."""
+"""Number of labelled rows below which a window calibrates or judges no interval."""
 
 
 def half_edge_ev(clean: Tensor, grid_ev: NDArray[np.float64]) -> float:
@@ -18,7 +18,7 @@ def half_edge_ev(clean: Tensor, grid_ev: NDArray[np.float64]) -> float:
 
 
 def window_points(plan: TrainingPlan) -> tuple[int, ...]:
-    """Return the numbers of points of the windows, rising; empty where every spectrum is known on the whole grid.
+    """Return the numbers of points of the windows, rising; empty if every spectrum is known on the whole grid.
 
     The first window is the shortest that the grid allows, and the last is the grid. Others end with the window of the
     level 1, and where half of the rows end.

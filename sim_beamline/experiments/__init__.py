@@ -1,4 +1,4 @@
-"""The experiments of the simulated beamline, one class each; the physics is as simple as it may be."""
+"""The experiments of the simulated beamline, one class each, with physics as simple as possible."""
 
 from typing import Annotated
 

@@ -13,14 +13,14 @@ from .charge import Charge
 
 
 class AlarmSettings(CathodeSettings):
-    """A charging cell with a Co foil in front of it for a stretch."""
+    """A charging cell that has a Co foil in front of it for some frames."""
 
     kind: Literal["alarm"] = "alarm"
     """Name of this experiment."""
     first_frame: int = Field(default=15, ge=1)
     """First frame with the foil."""
     last_frame: int = Field(default=45, ge=1)
-    """Last frame with the foil if the crew is not told: then somebody comes by."""
+    """Last frame with the foil if the crew is not notified; then somebody passes by."""
     crew_frames: int = Field(default=2, ge=0)
     """Frames between the message and the removal of the foil by the crew."""
     foil_edge_step: float = Field(default=4.5, gt=0)
@@ -45,7 +45,7 @@ class AlarmSettings(CathodeSettings):
 
     def gain(self, open_loop: Course, closed_loop: Course, answers: Answers) -> Gain | None:
         opened, closed = (course.count(lambda row: row["foil"]) for course in (open_loop, closed_loop))
-        if not closed:  # it ended before the foil came
+        if not closed:  # the experiment ended before the foil was inserted
             return None
         lost = {(row["run"], row["frame"]) for row in closed_loop.frames if row["foil"]}
         uids = {row["frame_uid"] for row in answers.frames if (row["run_uid"], row["seq_num"]) in lost}
@@ -64,7 +64,7 @@ class AlarmSettings(CathodeSettings):
 
 
 class Alarm(Charge):
-    """A charging cell; ``told`` sends the crew to the foil."""
+    """A charging cell; ``told`` sends the crew to remove the foil."""
 
     def __init__(self, settings: AlarmSettings, seed: int) -> None:
         super().__init__(settings, seed)

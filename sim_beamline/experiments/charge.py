@@ -1,4 +1,4 @@
-"""The charge of a LixCoO2 cell: a constant current, from which a stop saves the cathode."""
+"""The charge of a LixCoO2 cell at constant current; a stop in time saves the cathode."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from ..sample import Answers, Course, Experiment, Gain, Reading
 _VOLTAGE_NOISE_V = 0.5e-3
 """σ of the noise of the measured cell voltage, V."""
 _ROOM_TEMPERATURE_C, _TEMPERATURE_SWING_C, _TEMPERATURE_PERIOD_S = 25.0, 0.2, 5400.0
-"""Mean, amplitude and period of the temperature beside the cell."""
+"""Mean (°C), amplitude (°C) and period (s) of the temperature beside the cell."""
 _TEMPERATURE_NOISE_C = 0.02
 """σ of the noise of the thermometer, °C."""
 
@@ -22,7 +22,7 @@ class ChargeSettings(CathodeSettings):
     kind: Literal["charge"] = "charge"
     """Name of this experiment."""
     h1_3_x: float = Field(default=0.15, ge=0, lt=1)
-    """Lithium content below which the H1-3 phase forms, in which the cathode suffers."""
+    """Lithium content below which the H1-3 phase forms, which damages the cathode."""
 
     def begin(self, seed: int) -> "Charge":
         return Charge(self, seed)
@@ -43,7 +43,7 @@ class ChargeSettings(CathodeSettings):
 
 
 class Charge(Experiment):
-    """A cell under a constant current, which ``drive`` switches."""
+    """A cell at constant current, which ``drive`` switches."""
 
     def __init__(self, settings: CathodeSettings, seed: int) -> None:
         self.cell = cell = Cell(settings, seed)

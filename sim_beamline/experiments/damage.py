@@ -1,4 +1,4 @@
-"""Radiation damage: nothing but the beam changes the sample, by a reduction that grows with the dose of each spot."""
+"""Radiation damage: only the beam changes the sample, by a reduction that grows with the dose of each spot."""
 
 import math
 from collections import defaultdict
@@ -20,9 +20,9 @@ class DamageSettings(SampleSettings):
     dose_s: float = Field(default=35000.0, gt=0)
     """Time in the beam after which 63 % of a spot is damaged, s; the seed changes it by up to 20 %."""
     limit_e: float = Field(default=0.08, gt=0)
-    """Change of the mean oxidation state up to which a frame counts as undamaged, e."""
+    """Largest change of the mean oxidation state at which a frame counts as undamaged, e."""
     spot_mm: float = Field(default=1.0, gt=0)
-    """Distance of two spots, mm."""
+    """Distance between two spots, mm."""
     spots: int = Field(default=8, ge=1)
     """Number of spots on the sample; the first one is at 0 mm."""
 
@@ -77,7 +77,7 @@ class Damage(Experiment):
         return self._fresh_x + damaged * (1 - self._fresh_x)
 
     def advance(self, seconds: float) -> tuple[float, float]:
-        spot = self.spot  # a control may move the sample meanwhile
+        spot = self.spot  # a control may move the sample during the frame
         before = self._x_of(spot)
         self._seconds[spot] += seconds
         self.time_s += seconds

@@ -9,18 +9,18 @@ from ..sample import Answers, Course, Experiment, Gain, SampleSettings, edge_ste
 
 
 class MagazineSettings(SampleSettings):
-    """Samples of constant composition; the seed decides on their places, and the frames are those of all together."""
+    """Samples of constant composition; the seed determines their places, and the frames are shared by all samples."""
 
     kind: Literal["magazine"] = "magazine"
     """Name of this experiment."""
     compositions: tuple[float, ...] = Field(default=(1.0, 0.9, 0.75, 0.5, 0.33, 0.17), min_length=2)
     """Lithium content x of LixCoO2 of each sample; its oxidation state is 4 − x."""
     target_x: float = Field(default=0.5, ge=0, le=1)
-    """Composition that is looked for."""
+    """Composition to find."""
     tolerance_x: float = Field(default=0.05, gt=0)
-    """Largest deviation of a sample that is the target."""
+    """Largest deviation at which a sample counts as the target."""
     change_s: float = Field(default=0.3, ge=0)
-    """Wall time that the robot takes to load or unload, s; the simulated clock stands meanwhile."""
+    """Wall time that the robot takes to load or unload, s; the simulated clock stands still meanwhile."""
 
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:
@@ -38,7 +38,7 @@ class MagazineSettings(SampleSettings):
         return self.change_s
 
     def is_target(self, x: float) -> bool:
-        """Whether a composition is the one that is looked for."""
+        """Return whether a composition counts as the target."""
         return abs(x - self.target_x) <= self.tolerance_x
 
     def begin(self, seed: int) -> "Still":
@@ -79,7 +79,7 @@ class StillSettings(SampleSettings):
     x: float
     """Lithium content."""
     place: int
-    """Its place in the magazine, from 1."""
+    """Place in the magazine, from 1."""
 
     def begin(self, seed: int) -> "Still":
         return Still(self, seed)

@@ -1,4 +1,4 @@
-"""A reduction in a furnace: while the temperature rises, Co is reduced in two steps by way of an intermediate."""
+"""A reduction in a furnace: while the temperature rises, Co is reduced in two steps through an intermediate."""
 
 import math
 from typing import Literal
@@ -10,7 +10,7 @@ from ...agent.types import Settings
 from ..sample import Answers, Course, Experiment, Gain, Knob, Reading, SampleSettings, edge_step_of
 
 _GAS_CONSTANT = 8.314
-"""J/(mol K)."""
+"""Molar gas constant, J/(mol K)."""
 _ZERO_C_K = 273.15
 _STEP_S = 5.0
 """Longest step of the integration, s."""
@@ -29,7 +29,7 @@ class StepSettings(Settings):
     """Activation energy, kJ/mol."""
 
     def rate(self, temperature_c: float, shift_c: float) -> float:
-        """Return the rate constant, 1/s; ``shift_c`` is added to the temperature of the step."""
+        """Return the rate constant, 1/s; ``shift_c`` is added to the step's temperature ``at_c``."""
         inverse = 1 / (self.at_c + shift_c + _ZERO_C_K) - 1 / (temperature_c + _ZERO_C_K)
         return math.exp(self.activation_kj_mol * 1e3 / _GAS_CONSTANT * inverse) / self.time_s
 
@@ -48,17 +48,17 @@ class ReductionSettings(SampleSettings):
     ramp_c_per_min: float = Field(default=6.0, ge=0)
     """Rate of the ramp until a control sets another, °C/min."""
     x_oxidised: float = Field(default=0.1, ge=0, le=1)
-    """Lithium content of LixCoO2 whose spectrum stands for the oxidised sample: an oxidation state of 4 − x."""
+    """Lithium content of LixCoO2 whose spectrum represents the oxidised sample; its oxidation state is 4 − x."""
     x_intermediate: float = Field(default=0.5, ge=0, le=1)
-    """The same for the intermediate."""
+    """Lithium content for the intermediate."""
     x_reduced: float = Field(default=1.0, ge=0, le=1)
-    """The same for the reduced sample."""
+    """Lithium content for the reduced sample."""
     first: StepSettings = StepSettings(at_c=240.0)
     """Reduction of the oxidised sample to the intermediate."""
     second: StepSettings = StepSettings(at_c=400.0)
     """Reduction of the intermediate."""
     pure: float = Field(default=0.9, gt=0, lt=1)
-    """Fraction of the intermediate from which on a frame shows it pure."""
+    """Fraction of the intermediate above which a frame counts as showing it pure."""
 
     def begin(self, seed: int) -> "Reduction":
         return Reduction(self, seed)
@@ -81,7 +81,7 @@ class ReductionSettings(SampleSettings):
 
 
 class Reduction(Experiment):
-    """A sample in a furnace, whose rate ``furnace_ramp`` sets; ``drive`` holds the temperature while it is off."""
+    """A sample in a furnace whose rate ``furnace_ramp`` sets; ``drive`` off holds the temperature."""
 
     def __init__(self, settings: ReductionSettings, seed: int) -> None:
         draw = np.random.default_rng([seed, 0]).uniform
@@ -99,7 +99,7 @@ class Reduction(Experiment):
 
     @property
     def x(self) -> float:
-        """Lithium content whose spectrum stands for the mixture of the three states."""
+        """Lithium content whose spectrum represents the mixture of the three states."""
         s, reduced = self._settings, 1 - self._oxidised - self.intermediate
         return self._oxidised * s.x_oxidised + self.intermediate * s.x_intermediate + reduced * s.x_reduced
 

@@ -1,4 +1,4 @@
-"""A titration: a cell is charged in small steps and measured at rest; during a stretch the beam is weak."""
+"""A titration: a cell is charged in small steps and measured at rest; for some states the beam is weak."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from .charge import Charge
 
 
 class TitrationSettings(CathodeSettings):
-    """A cell that is charged between the frames and rests during them."""
+    """A cell that is charged between frames and rests during them."""
 
     kind: Literal["titration"] = "titration"
     """Name of this experiment."""
     step_s: float = Field(default=60.0, gt=0)
-    """Time for which the cell charges before each frame but the first, simulated s; ``charge_x`` is the lithium per
-    formula unit that the nominal current extracts in ``steps`` of them."""
+    """Time for which the cell charges before each frame but the first, simulated s; in ``steps`` such steps, the
+    nominal current extracts ``charge_x`` lithium per formula unit."""
     steps: int = Field(default=44, ge=1)
     """Number of steps in which ``charge_x`` is extracted."""
     weak_first: int = Field(default=15, ge=1)
@@ -27,7 +27,7 @@ class TitrationSettings(CathodeSettings):
     weak_last: int = Field(default=30, ge=1)
     """Last state that is measured with a weak beam."""
     weak_flux: float = Field(default=0.05, gt=0, le=1)
-    """Fraction of the photons that the weak beam has."""
+    """Flux of the weak beam as a fraction of the full flux."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -79,7 +79,7 @@ class TitrationSettings(CathodeSettings):
 
 
 def scatter(deviations: Sequence[float]) -> float:
-    """Return the standard deviation by which values scatter from one to the next, without their slow changes.
+    """Return the standard deviation between successive values, without their slow changes.
 
     >>> scatter([1.0, 2.0, 1.0, 2.0])
     0.7071067811865476
@@ -88,13 +88,13 @@ def scatter(deviations: Sequence[float]) -> float:
 
 
 class Titration(Charge):
-    """A cell that rests in the beam, and charges by a step before each planned frame."""
+    """A cell that rests in the beam, and is charged by a step before each planned frame."""
 
     def __init__(self, settings: TitrationSettings, seed: int) -> None:
         super().__init__(settings, seed)
         self._titration = settings
         self.state = 0
-        """Number of the state, from 1."""
+        """Number of the present state, from 1."""
 
     def prepare(self, frame: int) -> None:
         self.state = frame

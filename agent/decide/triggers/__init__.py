@@ -1,4 +1,4 @@
-"""The conditions of rules, and the watches that follow them on a series."""
+"""The conditions of rules, and the watches that judge them on a series."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, assert_never
@@ -60,7 +60,7 @@ Trigger = Annotated[
     | Then,
     Field(discriminator="kind"),
 ]
-combined.Trigger = Trigger  # where pydantic looks for it, once a combination is read
+combined.Trigger = Trigger  # pydantic looks for the name there when it first reads a combination
 
 
 def start_watch(trigger: Trigger, units: Mapping[str, str]) -> Watch:
@@ -68,7 +68,7 @@ def start_watch(trigger: Trigger, units: Mapping[str, str]) -> Watch:
 
     Parameters
     ----------
-    units : units of the quantities, by name, for the reasons in words
+    units : units of the quantities, by name, for the texts of the reasons
     """
 
     def unit(trigger: QuantityTrigger) -> str:
@@ -109,7 +109,7 @@ def start_watch(trigger: Trigger, units: Mapping[str, str]) -> Watch:
 
 
 def triggers_in(trigger: Trigger) -> Iterator[Settings]:
-    """Yield a trigger and, of a combination, those that it combines."""
+    """Yield a trigger and, if it is a combination, all triggers in it."""
     yield trigger
     if isinstance(trigger, AllOf | AnyOf | Then):
         for part in trigger.of:

@@ -14,16 +14,16 @@ from ...types import Array, SetAside, Settings, median
 from ..observed import Observed, SeriesPoint, Uncertainty
 
 MAX_LATE_FRAMES = 8
-"""Number of frames in a row, older than the newest, that show that time went back (a replay)."""
+"""Number of successive frames older than the newest one that show that time went back, as in a replay."""
 _MAX_STEP = 3.0
-"""Longest time between two frames of a line, in units of the median. A pause or a clock that jumps would extend the
-line far beyond what was measured: a drift of 0.01 e per frame to some e in a few hours."""
+"""Longest time between two frames of a line, in units of the median step. A pause or a clock that jumps would extend
+the line far beyond the measured times: a drift of 0.01 e per frame becomes some e in a few hours."""
 _LONG = 1e6
-"""Number from which an exponent is readable."""
+"""Number above which an exponent is easier to read."""
 _MOST_DIGITS = 12
-"""Most digits that tell a value from its bar."""
+"""Largest number of digits that distinguish a value from its bar."""
 TREND_BLOCKS = 50
-"""Number of block medians to which a series at least twice as long is reduced, since the pairs grow as n²."""
+"""Number of block medians that replace a series at least twice as long, since the number of pairs grows as n²."""
 
 Evidence = tuple[tuple[str, float], ...]
 """(frame uid, value) pairs in time order; evenly selected from a long window."""
@@ -33,7 +33,7 @@ class QuantityTrigger(Settings):
     """A condition on one quantity."""
 
     quantity: str = Field(validation_alias=AliasChoices("quantity", "descriptor"))
-    """Quantity that is watched, in its unit: a descriptor (its expectation), a part of one (``OS_half_width``,
+    """Name of the watched quantity: a descriptor (its expectation), a part of one (``OS_half_width``,
     ``OS_sd_frame``, ``OS_p``), ``ood_score``, a quantity of the alignment (``noise``, ``edge_step``, ``e0_ev``), or a
     reading of the frame (``readings.voltage``). The key may also be called ``descriptor``."""
     max_ood: float | None = Field(default=1.0, ge=0)
@@ -43,30 +43,30 @@ class QuantityTrigger(Settings):
 
     @property
     def limits_all(self) -> bool:
-        """Whether ``max_ood`` is given, and holds for every quantity."""
+        """Whether the settings give ``max_ood``, so that it applies to every quantity."""
         return "max_ood" in self.model_fields_set
 
 
 class Watch(ABC):
-    """A trigger that follows one series: whether its condition holds now, how certainly, and why.
+    """Judges the condition of a trigger on one series: whether it holds now, how certainly, and why.
 
     A rule decides when the condition begins to hold.
     """
 
     confidence = 0.0
-    """Probability, 0…1, that the condition holds for the true values. Of a combination it is a bound: from below
-    while it holds, from above while it does not."""
+    """Probability, 0…1, that the condition holds for the true values. For a combination it is a lower bound while the
+    condition holds, and an upper bound while it does not."""
     begun = 0
     """How often the condition has begun to hold."""
     judged = True
-    """Whether the condition could be judged yet; before its window is full it neither holds nor is known not to."""
+    """Whether the condition has been judged; before its window is full, nobody knows whether it holds."""
     current = True
-    """Whether it was judged with the newest frame, or needs none."""
+    """Whether the condition was judged with the newest frame, or does not depend on it."""
     _holds = False
 
     @property
     def holds(self) -> bool:
-        """Whether the condition holds since the newest frame."""
+        """Whether the condition holds as of the newest frame."""
         return self._holds
 
     @holds.setter
@@ -79,10 +79,10 @@ class Watch(ABC):
         """Take the next frame of the series."""
 
     def note(self, note: SetAside) -> None:  # noqa: B027  most triggers ignore notes
-        """Take a note on data of the series that could not be served."""
+        """Take a note on data of the series that were set aside."""
 
     def quiet(self, seconds: float, time: float) -> None:  # noqa: B027  most triggers ignore silence
-        """Take the time without a frame, s, up to ``time``, Unix s."""
+        """Take the time without a frame, s; it ends at ``time``, Unix s."""
 
     @property
     @abstractmethod
@@ -100,35 +100,35 @@ class Watch(ABC):
         return {}
 
     def state(self) -> list[Any]:
-        """Return what :meth:`restore` needs."""
+        """Return the state for :meth:`restore`."""
         return [self._holds, self.begun, self.judged, self.current, self.confidence, self._kept()]
 
     def restore(self, state: list[Any]) -> None:
-        """Continue where another watch had this state."""
+        """Continue with the state of another watch."""
         self._holds, self.begun, self.judged, self.current, self.confidence, kept = state
         self._keep_again(kept)
 
     @abstractmethod
     def _kept(self) -> list[Any]:
-        """Return the rest of the state, as JSON can hold it."""
+        """Return the rest of the state as JSON values."""
 
     @abstractmethod
     def _keep_again(self, kept: list[Any]) -> None:
-        """Continue with the rest of the state."""
+        """Restore the rest of the state."""
 
     def parts(self) -> "Iterator[Watch]":
-        """Yield this watch and, of a combination, those that it combines."""
+        """Yield this watch and, if it is a combination, all watches in it."""
         yield self
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a watch compared with its bars."""
+    """A value that a watch compared with its bars."""
 
     value: float
     bars: tuple[float, ...]
     what: str = ""
-    """What the value is, with its unit in brackets, if it is not the quantity itself."""
+    """What the value describes, with its unit in brackets, if it is not the quantity itself."""
 
 
 class PointSeries:
@@ -142,8 +142,8 @@ class PointSeries:
     def add(self, point: SeriesPoint) -> bool | None:
         """Insert a point: return True if it is the newest, False if it is late, None if the series restarts.
 
-        It restarts if time went back, with the points since then, and where the foil is forgotten or measured again:
-        the energies may step there, which is no change of the sample.
+        The series restarts with the points since then if time went back. It also restarts where the calibration by
+        the foil lapses or returns: the energies may step there without any change of the sample.
         """
         if not self.points or point.time >= self.points[-1].time:
             if self.points and point.foil_forgotten != self.points[-1].foil_forgotten:
@@ -162,16 +162,16 @@ class PointSeries:
         return None
 
     def state(self) -> list[Any]:
-        """Return what :meth:`restore` needs."""
+        """Return the state for :meth:`restore`."""
         return [[astuple(p) for p in points] for points in (self.points, self._late)]
 
     def restore(self, state: list[Any]) -> None:
-        """Continue where another series had this state."""
+        """Continue with the state of another series."""
         for points, saved in zip((self.points, self._late), state, strict=True):
             points[:] = [SeriesPoint(*point) for point in saved]
 
     def arrays(self, last: int | None = None) -> tuple[Array, Array]:
-        """Return times and values, (n,) each, of all points or the last ones; 100 or more become 50 block medians."""
+        """Return times and values, (n,) each, of all points or the ``last``; 100 or more become 50 block medians."""
         points = self.points if last is None else self.points[-last:]
         time = np.array([p.time for p in points])
         value = np.array([p.value for p in points])
@@ -187,7 +187,7 @@ class QuantityWatch(Watch):
     Parameters
     ----------
     quantity, max_ood, uncertainty : see :class:`QuantityTrigger`
-    unit : of the quantity, for the reasons in words
+    unit : unit of the quantity, for the texts of the reasons
     """
 
     def __init__(
@@ -206,14 +206,14 @@ class QuantityWatch(Watch):
         self.series = PointSeries()
 
     def frame(self, observed: Observed) -> None:
-        """Take the next frame, if its quantity is known and its spectrum familiar."""
+        """Take the next frame if it has the quantity and its spectrum is familiar."""
         self.current = False
         limit = self._max_ood if self._limits_all or observed.is_estimated(self.quantity) else None
         if observed.familiar(limit) and (point := observed.point(self.quantity, self._uncertainty)):
             self.add(point)
 
     def _insert(self, point: SeriesPoint) -> bool | None:
-        """Insert a point as :meth:`PointSeries.add` does; where the series restarts, nothing is known any more."""
+        """Insert a point as :meth:`PointSeries.add` does; forget all judgements if the series restarts."""
         newest = self.series.add(point)
         if newest is None:
             self.holds, self.judged = False, False
@@ -224,13 +224,13 @@ class QuantityWatch(Watch):
 
     @abstractmethod
     def add(self, point: SeriesPoint) -> None:
-        """Take the next point of the quantity. A late one, older than the newest, enters the window but changes
-        nothing else, since decisions concern the present."""
+        """Take the next point of the quantity. A late point, older than the newest, only enters the window, since
+        decisions concern the present."""
 
     @property
     @abstractmethod
     def compared(self) -> Compared:
-        """The value that was judged last, and its bars."""
+        """The value of the last judgement, and its bars."""
 
     @property
     def evidence(self) -> Evidence:
@@ -239,7 +239,7 @@ class QuantityWatch(Watch):
 
 
 def apart(value: float, *bars: float, digits: int = 3, sign: str = "") -> str:
-    """Return a value with as many digits, at least ``digits``, as show on which side of the bars it is.
+    """Return a value with enough digits, at least ``digits``, to show on which side of the bars it lies.
 
     >>> apart(4.104, 4.1), apart(3.4958, 3.496), apart(0.0501, -0.05, 0.05, digits=2, sign="+"), apart(1234.5)
     ('4.104', '3.4958', '+0.0501', '1234')
@@ -253,7 +253,7 @@ def apart(value: float, *bars: float, digits: int = 3, sign: str = "") -> str:
 
 
 def duration_in_words(seconds: float) -> str:
-    """Return a duration in a unit in which it is readable.
+    """Return a duration in a readable unit.
 
     >>> duration_in_words(7200.0), duration_in_words(0.8010001)
     ('120 min', '0.8 s')
@@ -264,13 +264,13 @@ def duration_in_words(seconds: float) -> str:
 
 
 def selected(points: Sequence[SeriesPoint]) -> Evidence:
-    """Select evenly from a long window."""
+    """Select points evenly from a long window."""
     step = -(-len(points) // TREND_BLOCKS)
     return tuple((p.uid, p.value) for p in points[::-step][::-1])
 
 
 def without_pauses(time: Array) -> Array:
-    """Return rising times, s, from the first one, with no step longer than ``_MAX_STEP`` median ones.
+    """Return rising times, s, counted from the first, with every step cut to ``_MAX_STEP`` median steps.
 
     >>> without_pauses(np.array([0.0, 1.0, 2.0, 1000.0, 1001.0])).tolist()
     [0.0, 1.0, 2.0, 5.0, 6.0]

@@ -1,13 +1,13 @@
 """A sudden change of a quantity, with a stated rate of false alarms.
 
-Each point is compared with those before it: its residual from their mean, or from the line through them, divided by
-their scatter, follows Student's distribution and is turned into a Gaussian number (self-starting charts: Quesenberry,
-J. Quality Technology 23, 213 (1991); recursive residuals: Brown, Durbin & Evans, J. R. Stat. Soc. B 37, 149 (1975)).
-As long as nothing changes, these numbers are independent and of unit variance, whatever level and scatter the series
-has. The Shiryaev–Roberts statistic sums, over all frames at which a change could have begun, the likelihood ratio of
-a shift of unknown size (a Gaussian prior) to no shift. Without a change, statistic minus number of frames is a
-martingale, so that the mean number of frames to a false alarm is at least the bar (e-detectors: Shin, Ramdas &
-Rinaldo, New England J. Stat. Data Sci. 2, 229 (2024)).
+Each point is compared with those before it. Its residual from their mean, or from the line through them, divided by
+their scatter, follows Student's distribution and is transformed to a Gaussian number (self-starting charts:
+Quesenberry, J. Quality Technology 23, 213 (1991); recursive residuals: Brown, Durbin & Evans, J. R. Stat. Soc. B 37,
+149 (1975)). As long as nothing changes, these numbers are independent and of unit variance, for any level and scatter
+of the series. The Shiryaev–Roberts statistic sums, over all frames at which a change could have begun, the likelihood
+ratio of a shift of unknown size (Gaussian prior) to no shift. Without a change, the statistic minus the number of
+frames is a martingale; the mean number of frames to a false alarm is therefore at least the bar (e-detectors: Shin,
+Ramdas & Rinaldo, New England J. Stat. Data Sci. 2, 229 (2024)).
 """
 
 import math
@@ -21,15 +21,15 @@ from ..observed import SeriesPoint
 from .base import Compared, QuantityTrigger, QuantityWatch
 
 _BASELINE = {"level": 1, "line": 2}
-"""Number of fitted parameters."""
+"""Number of fitted parameters, by baseline."""
 _LEAST_FRAMES = 8
-"""Frames of the baseline before the first comparison: fewer make the Gaussian numbers insensitive to a change."""
+"""Frames of the baseline before the first comparison; with fewer, the Gaussian numbers hardly respond to a change."""
 _MOST_FRAMES = 400
-"""Largest number of frames of the baseline, and of frames at which a change can have begun."""
+"""Largest number of frames of the baseline, and of frames at which a change may have begun."""
 _SHIFT_SD = 3.0
 """Standard deviation of the prior of a shift, in units of the scatter of the frames."""
 _MOST = 7.0
-"""Largest Gaussian number; beyond it the distribution function is 1 in double precision."""
+"""Largest Gaussian number; the distribution function rounds to 1 beyond it."""
 _NO_ALARM = ("", 0.0, 0.0, 0)
 
 
@@ -39,25 +39,25 @@ class Change(QuantityTrigger):
     kind: Literal["change"] = "change"
     """Name of this trigger."""
     false_alarm_frames: float = Field(default=10_000.0, ge=20)
-    """Mean number of frames, at least, between two false alarms while nothing changes and the scatter is Gaussian."""
+    """Least mean number of frames between false alarms, while nothing changes and the scatter is Gaussian."""
     least: float = Field(default=0.0, ge=0)
     """Smallest change that counts, in the quantity's unit; smaller ones only begin a new baseline."""
     baseline: Literal["level", "line"] = "level"
-    """What the quantity follows as long as nothing changes: a constant ``level``, or a ``line`` in time, as in a
-    charge at constant current."""
+    """Course of the quantity as long as nothing changes: a constant ``level``, or a ``line`` in time, as in a charge
+    at constant current."""
 
 
 class ChangeWatch(QuantityWatch):
-    """Follows one series for a :class:`Change`; after an alarm the baseline begins anew, at the change."""
+    """Follows one series for a :class:`Change`; after an alarm, a new baseline begins at the change."""
 
     def __init__(self, settings: Change, unit: str = "") -> None:
         super().__init__(settings.quantity, settings.max_ood, unit, limits_all=settings.limits_all)
         self._settings = settings
         self._shifts: list[float] = []
-        """Gaussian number of each point of the series; 0 before there is a baseline."""
+        """Gaussian number of each point of the series; 0 for points before the first comparison."""
         self._statistic = 0.0
         self._alarm = _NO_ALARM
-        """Of an alarm with the newest frame: uid of the first changed frame, level before and after, frames since."""
+        """Alarm at the newest frame: uid of the first changed frame, levels before and after, frames since then."""
 
     def add(self, point: SeriesPoint) -> None:
         """Compare the point with those before it."""
@@ -68,7 +68,7 @@ class ChangeWatch(QuantityWatch):
             self._shifts = [0.0] * len(points)
         elif newest:
             self._shifts.append(self._shift(len(points) - 1))
-        else:  # a late frame belongs to the baseline only
+        else:  # a late frame only enters the baseline
             self._shifts.insert(points.index(point), 0.0)
         del points[:-_MOST_FRAMES], self._shifts[:-_MOST_FRAMES]
         if not newest or len(points) <= _LEAST_FRAMES:
@@ -116,7 +116,7 @@ class ChangeWatch(QuantityWatch):
         self.series.restore(series)
 
     def _levels(self, begin: int) -> tuple[float, float]:
-        """Return the level that the baseline had or would have had, and the level since the change at ``begin``."""
+        """Return the level of the baseline, extrapolated if needed, and the level since the change at ``begin``."""
         time = np.array([p.time for p in self.series.points])
         value = np.array([p.value for p in self.series.points])
         after = float(np.median(value[begin:]))
@@ -127,7 +127,7 @@ class ChangeWatch(QuantityWatch):
         return line.value + line.slope * ahead, after
 
     def _shift(self, n: int) -> float:
-        """Return the Gaussian number of point n: its deviation from the baseline of the points before it."""
+        """Return the Gaussian number of point n: its deviation from the baseline through the points before it."""
         parameters = _BASELINE[self._settings.baseline]
         if n < _LEAST_FRAMES:
             return 0.0
@@ -138,7 +138,7 @@ class ChangeWatch(QuantityWatch):
         return _gaussian(terms, value, n - parameters)
 
     def _log_ratios(self) -> Array:
-        """Return, for each frame, the logarithm of the likelihood ratio of a shift that begins there to none."""
+        """Return, for each frame, the log likelihood ratio of a shift that begins there to no shift."""
         shifts = np.array(self._shifts)
         total = np.cumsum(shifts[::-1])[::-1]
         frames = np.arange(len(shifts), 0, -1)
@@ -152,9 +152,9 @@ def _gaussian(terms: Array, value: Array, freedom: int) -> float:
 
     Parameters
     ----------
-    terms : (n + 1, parameters) of the linear fit
-    value : (n + 1,)
-    freedom : n minus the number of parameters
+    terms : (n + 1, parameters) terms of the linear fit
+    value : (n + 1,) values
+    freedom : degrees of freedom, n minus the number of parameters
     """
     coefficients, _, rank, _ = np.linalg.lstsq(terms[:-1], value[:-1], rcond=None)
     residual = value[:-1] - terms[:-1] @ coefficients
@@ -163,10 +163,10 @@ def _gaussian(terms: Array, value: Array, freedom: int) -> float:
     if rank < terms.shape[1] or not math.isfinite(scatter + deviation):
         return 0.0
     leverage = float(terms[-1] @ np.linalg.pinv(terms[:-1].T @ terms[:-1]) @ terms[-1])
-    if scatter == 0:  # as of a count that has been 0: one frame tells nothing of its scatter
+    if scatter == 0:  # for instance a count of zeros: one frame says nothing about its scatter
         return 0.0
-    from scipy.special import ndtri, stdtr  # late: it takes long to import, and few rules need it
+    from scipy.special import ndtri, stdtr  # imported late: it takes long, and few rules need it
 
     t = deviation / (scatter * math.sqrt(1 + leverage))
-    gaussian = -float(ndtri(stdtr(freedom, -abs(t))))  # of the lower tail, which keeps its digits
+    gaussian = -float(ndtri(stdtr(freedom, -abs(t))))  # the lower tail keeps its digits
     return math.copysign(min(gaussian, _MOST), t)

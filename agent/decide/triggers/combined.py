@@ -1,4 +1,4 @@
-"""Conditions made of conditions."""
+"""Conditions that combine other conditions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 class AllOf(Settings):
     """All of several conditions hold at once.
 
-    A frame with which one of them cannot be judged changes nothing, unless another one fails with it.
+    A frame that leaves one of them unjudged changes nothing, unless it makes another one fail.
     """
 
     kind: Literal["all"] = "all"
     """Name of this trigger."""
     of: Annotated[tuple[Trigger, ...], Field(min_length=2)]
-    """The conditions, each a trigger."""
+    """The combined conditions, each a trigger."""
 
 
 class AnyOf(Settings):
@@ -34,29 +34,29 @@ class AnyOf(Settings):
     kind: Literal["any"] = "any"
     """Name of this trigger."""
     of: Annotated[tuple[Trigger, ...], Field(min_length=2)]
-    """The conditions, each a trigger."""
+    """The combined conditions, each a trigger."""
 
 
 class NotOf(Settings):
     """A condition is known not to hold.
 
-    Before it can be judged (no frame yet, or its window is not full) nothing is known, and this does not hold either.
-    A frame with which the condition cannot be judged changes nothing. A condition that is not certain enough does not
-    hold: the negation of "above 3.5 e with a probability of 0.9" is not "below 3.5 e".
+    Until the condition can be judged (no frame has come, or its window is not full), its negation does not hold
+    either. A frame that leaves the condition unjudged changes nothing. A condition that is not certain enough does
+    not hold: the negation of "above 3.5 e with a probability of 0.9" is not "below 3.5 e".
     """
 
     kind: Literal["not"] = "not"
     """Name of this trigger."""
     of: Trigger
-    """The condition, a trigger."""
+    """The negated condition, a trigger."""
 
 
 class Then(Settings):
     """Several conditions have held one after the other; the last one holds now.
 
-    A condition counts at a later frame than that at which the condition before it counted, also if it has held for
-    longer, and only at a frame with which it is judged. Between two frames a condition counts as it begins to hold,
-    as when no frame comes. The sequence begins anew when the last condition ends.
+    A condition counts only at a frame that judges it and that is later than the frame at which the condition before
+    it counted, even if it has held for longer. Between two frames, for instance when no frame comes, a condition
+    counts only when it begins to hold. The sequence begins anew when the last condition ends.
     """
 
     kind: Literal["then"] = "then"
@@ -64,12 +64,12 @@ class Then(Settings):
     of: Annotated[tuple[Trigger, ...], Field(min_length=2)]
     """The conditions in their order, each a trigger."""
     within_s: float | None = Field(default=None, gt=0)
-    """Longest time from the first condition, when it held last, to the last one, s, by the frames' own times; by
-    default any."""
+    """Longest time between the last frame at which the first condition held and the last condition, s, by the frames'
+    own times; by default any time."""
 
 
 class CombinedWatch(Watch):
-    """Passes on what it is given to the watches of its conditions, and combines them."""
+    """Passes frames, notes and silences to the watches of its conditions, and combines their judgements."""
 
     def __init__(self, watches: tuple[Watch, ...]) -> None:
         self.watches = watches
@@ -113,7 +113,7 @@ class CombinedWatch(Watch):
             watch.restore(part)
 
     def _between(self, time: float, tell: Callable[[Watch], None]) -> None:
-        """Take what happens between two frames: nothing is new but what begins with it."""
+        """Handle an event between two frames; only a condition that begins to hold with it is new."""
         begun = [watch.begun for watch in self.watches]
         for watch in self.watches:
             tell(watch)
@@ -125,16 +125,16 @@ class CombinedWatch(Watch):
 
         Parameters
         ----------
-        time : of the frame, the note or the silence, Unix s
-        new : for each condition, whether it was judged with that
+        time : time of the frame, the note or the silence, Unix s
+        new : for each condition, whether that event judged it
         """
 
 
 class AllWatch(CombinedWatch):
     """Follows one series for :class:`AllOf`.
 
-    The confidence is Bonferroni's lower bound or, while it does not hold, the probability of the least likely
-    condition, which bounds it from above.
+    The confidence is Bonferroni's lower bound while the combination holds. Otherwise it is the probability of the
+    least likely condition, an upper bound.
     """
 
     def _combine(self, time: float, new: Sequence[bool]) -> None:
@@ -152,15 +152,14 @@ class AllWatch(CombinedWatch):
 
     @property
     def reason(self) -> str:
-        """The reasons of all conditions that could be judged: while one fails, others may not have begun."""
+        """The reasons of all conditions that have been judged; if one fails, others may not have begun."""
         return " and ".join(watch.reason for watch in self.watches if watch.judged)
 
 
 class AnyWatch(CombinedWatch):
     """Follows one series for :class:`AnyOf`.
 
-    The confidence is that of the most certain condition or, while none holds, the sum of all, which bounds it from
-    above.
+    The confidence is that of the most certain condition. While none holds it is the sum over all, an upper bound.
     """
 
     def _combine(self, time: float, new: Sequence[bool]) -> None:
@@ -175,7 +174,7 @@ class AnyWatch(CombinedWatch):
 
     @property
     def reason(self) -> str:
-        """The reasons of the conditions that hold or, if none does, of all."""
+        """The reasons of the conditions that hold; if none holds, the reasons of all."""
         return " and ".join(watch.reason for watch in self.watches if watch.holds or not self.holds)
 
 
@@ -209,14 +208,14 @@ class ThenWatch(CombinedWatch):
         super().__init__(watches)
         self._within_s = within_s
         self._held: list[tuple[float, float, str]] = []
-        """(time, confidence, reason) of each condition that has held, in order."""
+        """Time, confidence and reason of each condition that has held, in order."""
         self._newest: float | None = None
         """Time of the newest frame, Unix s."""
         self._late = 0
-        """Number of frames in a row that are older."""
+        """Number of successive frames that are older than the newest one."""
 
     def frame(self, observed: Observed) -> None:
-        """Take the next frame; the sequence begins anew if time went back."""
+        """Take the next frame; the sequence begins anew if time has gone back."""
         time = observed.frame.time
         self._late = self._late + 1 if self._newest is not None and time < self._newest else 0
         if self._late >= MAX_LATE_FRAMES:
@@ -248,7 +247,7 @@ class ThenWatch(CombinedWatch):
                 return
             self._held.append((time, following.confidence, following.reason))
         elif number and new[number - 1] and (before := self.watches[number - 1]).holds:
-            self._held[-1] = time, before.confidence, before.reason  # it goes on
+            self._held[-1] = time, before.confidence, before.reason  # the condition still holds
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""A quantity beyond a level, in or out of a band, or a spectrum that the model does not know."""
+"""A quantity beyond a level, inside or outside a band, or a spectrum unfamiliar to the model."""
 
 import math
 from abc import abstractmethod
@@ -24,28 +24,28 @@ from .base import (
 
 class _Level(Settings):
     hysteresis: float = Field(default=0.0, ge=0)
-    """Distance back past the level that ends the condition, in the quantity's unit; a rule decides again only
-    after it ended."""
+    """Distance by which the value must return past the level to end the condition, in the quantity's unit; a rule
+    decides again only after the condition has ended."""
     dwell_frames: int = Field(default=1, ge=1, le=1000)
-    """Frames in a row that must be beyond the level, including the deciding one."""
+    """Number of successive frames that must be beyond the level, including the deciding one."""
     dwell_s: float = Field(default=0.0, ge=0)
-    """Time for which they must have been beyond it, s, by the frames' own times."""
+    """Time for which the frames must have been beyond the level, s, by the frames' own times."""
     min_confidence: float = Field(default=0.5, ge=0, le=1)
     """Smallest probability that the true value is beyond the level; the ``uncertainty`` is read as a Gaussian.
 
-    0.5 decides on the value only. A higher probability waits until the value is past the level by a part of the
-    interval. This is safer, but later even without noise, since the model's own error does not average out.
+    With 0.5, the value alone decides. A higher probability waits until the value has passed the level by a part of
+    the interval. This is safer, but later even without noise, since the model's own error does not average out.
     """
     uncertainty: Literal["all", "frame"] = "all"
-    """What ``min_confidence`` allows for: ``all`` causes, as the 90 % interval does, for a level in absolute terms;
-    or, with ``frame``, only the scatter of repeats (``sd_frame``), for a level that was read from the same sample."""
+    """Uncertainty in ``min_confidence``: ``all`` takes the 90 % interval, for a level in absolute terms; ``frame``
+    takes only the scatter of repeats (``sd_frame``), for a level read from the same sample."""
     window_frames: int = Field(default=1, ge=1, le=100)
-    """Number of frames (7 or more) of a robust line, whose value at the newest frame is judged; 1: the bare value.
+    """Number of frames (7 or more) of a robust line, whose value at the newest frame is judged; 1: the newest value.
 
-    The line follows a steady drift without lag and ignores up to 29 % of glitched frames. There is no decision before
-    the window is full. The line is not extended over a pause or a clock that jumps forward. Of 1000 simulated charges
-    (0.0112 e per frame, noise 0.03 e, 2 % glitches), 21 frames stopped all within 0.05 e of the level, 15 frames all
-    but one.
+    The line follows a steady drift without lag and ignores up to 29 % of glitched frames. No decision is made before
+    the window is full. The line does not extend over a pause or a clock that jumps forward. In 1000 simulated charges
+    (0.0112 e per frame, noise 0.03 e, 2 % glitches), 21 frames stopped all within 0.05 e of the level, and 15 frames
+    all but one.
     """
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class _Level(Settings):
 
 
 class Threshold(_Level, QuantityTrigger):
-    """The quantity has been beyond a level for the dwell."""
+    """The quantity has been beyond a level for the required frames and time."""
 
     kind: Literal["threshold"] = "threshold"
     """Name of this trigger."""
@@ -92,7 +92,7 @@ class Threshold(_Level, QuantityTrigger):
         """Return how far a value is beyond the level; negative before it."""
         if self.above is not None:
             return value - self.above
-        assert self.below is not None  # the settings hold one of the two
+        assert self.below is not None  # the settings have exactly one of the two
         return self.below - value
 
     def bar(self, unit: str) -> str:
@@ -106,7 +106,7 @@ class Threshold(_Level, QuantityTrigger):
 
 
 class Band(_Level, QuantityTrigger):
-    """The quantity has been inside a band, or outside of it, for the dwell."""
+    """The quantity has been inside, or outside, a band for the required frames and time."""
 
     kind: Literal["band"] = "band"
     """Name of this trigger."""
@@ -115,7 +115,7 @@ class Band(_Level, QuantityTrigger):
     high: float
     """Upper end of the band, in the quantity's unit."""
     outside: bool = False
-    """Whether the quantity must be outside of the band instead of inside."""
+    """Whether the quantity must be outside the band."""
 
     @model_validator(mode="after")
     def _has_width(self) -> "Band":
@@ -124,12 +124,12 @@ class Band(_Level, QuantityTrigger):
         return self
 
     def beyond(self, value: float) -> float:
-        """Return how far a value is inside the band, or outside of it; negative where it is not."""
+        """Return how far a value is on the required side of the band's ends; negative if it is on the other side."""
         inside = min(value - self.low, self.high - value)
         return -inside if self.outside else inside
 
     def probability(self, value: float, sigma: float) -> float:
-        """Return the probability that the true value is inside the band, or outside of it."""
+        """Return the probability that the true value is inside, or outside, the band."""
         half = (self.high - self.low) / 2
         inside = probability_within(value - self.low - half, sigma, half)
         return 1 - inside if self.outside else inside
@@ -145,12 +145,12 @@ class Band(_Level, QuantityTrigger):
 
 
 class Unfamiliar(_Level):
-    """The spectra are unlike all that the model knows, as those of a metal in the beam or of a glitch."""
+    """The spectra are unlike those of the training set, for example of a metal in the beam or of a glitch."""
 
     kind: Literal["unfamiliar"] = "unfamiliar"
     """Name of this trigger."""
     above: float = Field(default=1.0, gt=0)
-    """Score above which a spectrum is unfamiliar; 99 % of the training spectra score below 1."""
+    """Score above which a spectrum is unfamiliar; 99 % of the training spectra have a lower one."""
 
     @property
     def quantity(self) -> str:
@@ -159,7 +159,7 @@ class Unfamiliar(_Level):
 
     @property
     def max_ood(self) -> None:
-        """No frame is left out."""
+        """None: no frame is left out."""
 
     def beyond(self, value: float) -> float:
         """Return how far a score is above the bar."""
@@ -176,13 +176,13 @@ class Unfamiliar(_Level):
 
 
 def out_of_reach(trigger: Threshold | Band, reach: Reach | None) -> str:
-    """Return why no estimate of a model can be beyond the level, in words; empty if one can, or if nothing is known.
+    """Return in words why no estimate of a model can pass the level; empty if one can, or if nothing is known.
 
-    Anchored values go beyond the model's own, but not by more than these span.
+    Anchored values exceed the limits of the model by at most the range between these.
 
     Parameters
     ----------
-    reach : of the descriptor; None for one without known limits
+    reach : limits of the descriptor; None if they are unknown
     """
     if reach is None:
         return ""
@@ -190,7 +190,7 @@ def out_of_reach(trigger: Threshold | Band, reach: Reach | None) -> str:
     if isinstance(trigger, Band) or not exact:
         far = reach.highest - reach.lowest if "_anchored" in trigger.quantity else 0.0
         low, high = reach.lowest - far, reach.highest + far
-        nearest = min(max(sum(trigger.bars) / len(trigger.bars), low), high)  # to the middle of a band
+        nearest = min(max(sum(trigger.bars) / len(trigger.bars), low), high)  # the middle of a band
         if max(map(trigger.beyond, (low, nearest, high))) >= 0:
             return ""
         return f"{trigger.quantity} {trigger.bar('')}: the model's values span {reach.lowest:.3g}…{reach.highest:.3g}"
@@ -224,7 +224,7 @@ class LevelWatch(QuantityWatch):
         self._dwell_frames, self._dwell_start, self._dwell_s = 0, 0.0, 0.0
 
     def add(self, point: SeriesPoint) -> None:
-        """Judge the newest point, or the line through the window at its time."""
+        """Judge the newest point, or the value of the line through the window at its time."""
         settings = self._settings
         newest = self._insert(point)
         del self.series.points[: -self._keep]
@@ -237,7 +237,7 @@ class LevelWatch(QuantityWatch):
         if self.holds and settings.beyond(self._value) < -settings.hysteresis:
             self._restart()
         self.confidence = settings.probability(self._value, self._sigma)
-        # In this form, NaN from values too large to square never leads to a decision.
+        # Values too large to square give NaN; written this way, the test then never leads to a decision.
         if not (self.holds or self.confidence >= settings.min_confidence):
             self._dwell_frames = 0
             return
@@ -246,7 +246,7 @@ class LevelWatch(QuantityWatch):
             self._dwell_start = point.time
         self._dwell_s = point.time - self._dwell_start
         self.holds |= self._dwell_frames >= settings.dwell_frames and self._dwell_s >= settings.dwell_s
-        if not self.holds:  # however certain the values are, the dwell is not over
+        if not self.holds:  # the dwell is not over, however certain the values are
             self.confidence = 0.0
 
     @property
@@ -282,9 +282,9 @@ class LevelWatch(QuantityWatch):
     def _now(self) -> tuple[float, float]:
         """Return value and standard deviation at the newest frame.
 
-        A frame's σ has two parts: its own noise, which shows as scatter in the window and averages out, and an error
-        that all frames of the sample share. They add in squares. The part of σ² above the scatter² is therefore added
-        to the squared error of the line.
+        A frame's σ has two parts, which add in squares: its own noise, which appears as scatter in the window and
+        averages out, and an error that all frames of the sample share. The part of σ² above the scatter² is therefore
+        added to the squared error of the line.
         """
         points = self.series.points
         if self._settings.window_frames == 1:

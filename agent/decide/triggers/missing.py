@@ -1,4 +1,4 @@
-"""Frames that are set aside, and frames that do not come."""
+"""Frames that were set aside, and frames that do not arrive."""
 
 from collections import deque
 from typing import Any, Literal
@@ -11,16 +11,16 @@ from .base import Compared, Evidence, Watch, apart
 
 
 class FramesSetAside(Settings):
-    """Frames, or data of frames, could not be served."""
+    """The agent set aside several frames, or data of frames."""
 
     kind: Literal["set_aside"] = "set_aside"
     """Name of this trigger."""
     frames: int = Field(default=3, ge=1, le=10_000)
     """Number of frames set aside, or missing, within ``within_s``."""
     within_s: float = Field(default=600.0, gt=0)
-    """Time in which they are counted, s, by the frames' own times."""
+    """Time within which they are counted, s, by the frames' own times."""
     reasons: tuple[Reason, ...] = ()
-    """Reasons that count, as in ``quality`` Events; by default all."""
+    """Reasons that count, named as in ``quality`` Events; by default all."""
 
 
 class Quiet(Settings):
@@ -29,17 +29,17 @@ class Quiet(Settings):
     kind: Literal["quiet"] = "quiet"
     """Name of this trigger."""
     seconds: float = Field(gt=0)
-    """Time without a frame, s, by the clock, or in a recording by the frames' own times. A pause that the agent
+    """Time without a frame, s: by the clock, or by the frames' own times in a recording. A pause that the agent
     requested does not count."""
 
 
 class SetAsideWatch(Watch):
-    """Counts notes for :class:`FramesSetAside`; the condition ends when the notes are old."""
+    """Counts notes for :class:`FramesSetAside`; the condition ends when the notes are too old."""
 
     def __init__(self, settings: FramesSetAside) -> None:
         self._settings = settings
         self._notes: deque[tuple[str, float, int, str]] = deque(maxlen=10_000)
-        """(uid, time, number of frames, reason)"""
+        """Uid, time, number of frames and reason of each note."""
 
     def frame(self, observed: Observed) -> None:
         """Forget notes that are too old."""
@@ -84,11 +84,11 @@ class SetAsideWatch(Watch):
         while self._notes and self._notes[0][1] < now - self._settings.within_s:
             self._notes.popleft()
         self.holds = self._total >= self._settings.frames
-        self.confidence = float(self.holds)  # what is counted is certain
+        self.confidence = float(self.holds)  # a count is certain
 
 
 class QuietWatch(Watch):
-    """Waits for frames for :class:`Quiet`; the condition ends with the next frame."""
+    """Measures the silence for :class:`Quiet`; the condition ends with the next frame."""
 
     def __init__(self, settings: Quiet) -> None:
         self._settings = settings

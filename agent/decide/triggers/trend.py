@@ -1,4 +1,4 @@
-"""A quantity that changes no more, that changes fast, or that has passed an extremum."""
+"""A quantity that no longer changes, that changes fast, or that has passed an extremum."""
 
 import math
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from .base import (
 )
 
 _MAX_PLATEAU_FRAMES = 512
-"""Largest number of frames of a plateau's series; longer ones are thinned."""
+"""Largest number of frames in the series of a plateau; longer ones are thinned."""
 _HOUR_S = 3600.0
 
 
@@ -29,13 +29,13 @@ class Plateau(QuantityTrigger):
     kind: Literal["plateau"] = "plateau"
     """Name of this trigger."""
     tolerance: float = Field(gt=0)
-    """Largest change over the window that counts as no change, in the quantity's unit."""
+    """Largest change over the window that still counts as constant, in the quantity's unit."""
     duration_s: float | None = Field(default=None, gt=0)
     """Length of the window in seconds, by the frames' own times; give this or ``frames``."""
     frames: int | None = Field(default=None, ge=7, le=_MAX_PLATEAU_FRAMES)
     """Length of the window in frames; give this or ``duration_s``."""
     min_frames: int = Field(default=7, ge=7, le=_MAX_PLATEAU_FRAMES // 2)
-    """Smallest number of frames in the window for a decision."""
+    """Smallest number of frames in the window before a decision."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
     """Smallest probability that the true drift is within the tolerance, from the scatter of the frames."""
 
@@ -54,14 +54,14 @@ class Rate(QuantityTrigger):
     kind: Literal["rate"] = "rate"
     """Name of this trigger."""
     above_per_hour: float | None = None
-    """Rate, in the quantity's unit per hour, with its sign; give this or ``below_per_hour``."""
+    """Signed rate, in the quantity's unit per hour; give this or ``below_per_hour``."""
     below_per_hour: float | None = None
-    """Rate, as ``above_per_hour``."""
+    """Signed rate, in the quantity's unit per hour; give this or ``above_per_hour``."""
     window_frames: int = Field(default=15, ge=7, le=100)
-    """Number of frames of the robust line whose slope is judged; there is no decision before the window is full."""
+    """Number of frames of the robust line whose slope is judged; no decision is made before the window is full."""
     min_confidence: float = Field(default=0.9, ge=0.5, le=1)
-    """Smallest probability that the true rate is beyond this one, from the scatter of the frames. The condition ends
-    when it is less than 0.5."""
+    """Smallest probability that the true rate is beyond the stated one, given the scatter of the frames. The
+    condition ends when the probability falls below 0.5."""
 
     @model_validator(mode="after")
     def _one_rate(self) -> "Rate":
@@ -73,24 +73,24 @@ class Rate(QuantityTrigger):
 class Extremum(QuantityTrigger):
     """The quantity has passed a maximum or a minimum by a stated amount.
 
-    The condition ends when the quantity has come back by the same amount. Values are those of a robust line through
-    the window, so that a glitch is no extremum.
+    The condition ends when the quantity has returned by the same amount. The values are those of a robust line
+    through the window, so that a glitch does not count as an extremum.
     """
 
     kind: Literal["extremum"] = "extremum"
     """Name of this trigger."""
     of: Literal["maximum", "minimum"]
-    """Extremum that must have been passed."""
+    """Kind of extremum that must have been passed."""
     drop: float = Field(gt=0)
-    """Distance from the extremum that shows that it has been passed, in the quantity's unit."""
+    """Distance from the extremum at which it counts as passed, in the quantity's unit."""
     window_frames: int = Field(default=9, ge=7, le=100)
     """Number of frames of the robust line whose value at the newest frame is judged."""
     min_confidence: float = Field(default=0.9, ge=0, le=1)
-    """Smallest probability that the true distance is larger than ``drop``, from the scatter of the frames."""
+    """Smallest probability that the true distance exceeds ``drop``, given the scatter of the frames."""
 
 
 class PlateauWatch(QuantityWatch):
-    """Follows one series for a :class:`Plateau`; the condition ends when the quantity has changed."""
+    """Follows one series for a :class:`Plateau`; the condition ends when the quantity changes."""
 
     def __init__(self, settings: Plateau, unit: str = "") -> None:
         super().__init__(settings.quantity, settings.max_ood, unit, limits_all=settings.limits_all)
@@ -169,7 +169,7 @@ class _LineWatch(QuantityWatch):
         self._window = settings.window_frames
 
     def _line(self, point: SeriesPoint) -> TrendLine | None:
-        """Add a point; return the line, or None if the point is late or the window not full."""
+        """Add a point; return the line, or None if the point is late or the window is not full."""
         newest = self._insert(point)
         del self.series.points[: -self._window]
         if newest is None:
@@ -185,7 +185,7 @@ class _LineWatch(QuantityWatch):
 
     @staticmethod
     def _clock(time: Array) -> Array:
-        """Return the times of the line, s: those of the frames, since a slope is that over a pause too."""
+        """Return the frames' times, s, unchanged: the slope over a pause is a slope too."""
         return time - time[0]
 
     def _restart(self) -> None:
@@ -244,7 +244,8 @@ class ExtremumWatch(_LineWatch):
         self._settings = settings
         self._sign = 1.0 if settings.of == "maximum" else -1.0
         self._turn: tuple[float, float] | None = None
-        """Value, with the sign of the extremum, and its error at the last turning point or beyond it."""
+        """Turning point: signed value (negated for a minimum) and error; it follows the line while that goes
+        further."""
         self._value = 0.0
 
     def add(self, point: SeriesPoint) -> None:
@@ -276,7 +277,7 @@ class ExtremumWatch(_LineWatch):
 
     @property
     def compared(self) -> Compared:
-        """The value, and how far it must go from the last turning point."""
+        """The value, and the value that it must reach after the last turning point."""
         turn = self._turn[0] if self._turn else math.nan
         way = -self._settings.drop if not self.holds else self._settings.drop
         return Compared(self._value, (self._sign * (turn + way),))
@@ -295,5 +296,5 @@ class ExtremumWatch(_LineWatch):
 
     @staticmethod
     def _clock(time: Array) -> Array:
-        """Return the times of the line, s, without pauses, since its value at the newest frame is judged."""
+        """Return the frames' times, s, with pauses cut, since the value at the newest frame is judged."""
         return without_pauses(time)

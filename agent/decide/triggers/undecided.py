@@ -1,4 +1,4 @@
-"""A level that the scatter of a frame leaves open, and that counting longer would decide."""
+"""A level that the scatter of a frame leaves undecided, and that a longer count would decide."""
 
 import math
 from collections.abc import Iterator
@@ -17,25 +17,25 @@ _QUANTILES = (np.arange(200) + 0.5) / 200
 
 
 class Undecided(Settings):
-    """A frame scatters too much to tell on which side of a level its sample is, and counting longer would tell.
+    """A frame scatters too much to show on which side of a level its sample lies; a longer count would show it.
 
-    The scatter is ``sd_frame``, by which repeats differ. A frame that is counted f times longer scatters by
-    ``sd_frame`` / √f. With the action ``repeat_frame`` the decision asks for the f that is needed, as
-    ``count_factor``. Nothing is asked for if the part of the interval that all frames share leaves the level open,
-    since it stays the same. Each frame that is undecided counts anew towards ``max_times``.
+    The scatter is ``sd_frame``, the standard deviation between repeats. A frame counted f times longer scatters by
+    ``sd_frame`` / √f. With the action ``repeat_frame`` the decision requests the required f as ``count_factor``. It
+    requests nothing if the part of the interval that all frames share already leaves the level undecided, since
+    longer counts do not reduce that part. Each undecided frame counts towards ``max_times``.
     """
 
     kind: Literal["undecided"] = "undecided"
     """Name of this trigger."""
     of: Annotated[Threshold | Band, Field(discriminator="kind")]
-    """The condition that waits: a ``threshold`` or ``band`` on a descriptor, judged by single frames."""
+    """The condition to decide: a ``threshold`` or ``band`` on a descriptor, judged by single frames."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    """Probability of one side of the level, by the scatter alone, from which on a frame is decided; the condition's
-    own ``min_confidence`` and ``uncertainty`` must be met too."""
+    """Probability of one side of the level, given the scatter alone, at which a frame counts as decided; it must also
+    meet the condition's own ``min_confidence`` and ``uncertainty``."""
     max_factor: float = Field(default=10.0, gt=1, le=100)
-    """Largest counting time that is asked for, as a multiple of that of the frame."""
+    """Largest counting time to request, as a multiple of that of the frame."""
     min_gain: float = Field(default=0.5, ge=0, le=1)
-    """Smallest probability that the repeated frame is decided."""
+    """Smallest probability that the repeated frame will be decided."""
 
     @model_validator(mode="after")
     def _judges_single_frames(self) -> Self:
@@ -47,11 +47,11 @@ class Undecided(Settings):
         return self
 
     def decided(self, value: float, sd_frame: float, shared: float) -> bool:
-        """Return whether a frame tells on which side of the level its sample is.
+        """Return whether a frame shows on which side of the level its sample lies.
 
         Parameters
         ----------
-        sd_frame, shared : standard deviations of the frame alone and of what all frames share
+        sd_frame, shared : standard deviations of the frame alone, and of the errors that all frames share
         """
         if self._side(value, sd_frame) < self.confidence:
             return False
@@ -59,7 +59,7 @@ class Undecided(Settings):
         return self.of.min_confidence <= 0.5 or self._side(value, all_sd) >= self.of.min_confidence
 
     def needed(self, value: float, shared: float) -> float | None:
-        """Return the largest ``sd_frame`` with which such a value would be decided; None if none is small enough."""
+        """Return the largest ``sd_frame`` that would decide such a value; None if none is small enough."""
         needed = self._largest(value, self.confidence)
         if self.of.min_confidence <= 0.5:
             return needed
@@ -67,7 +67,7 @@ class Undecided(Settings):
         return None if 0 < shared >= left else min(needed, math.sqrt(left**2 - shared**2))
 
     def gain(self, value: float, sd_frame: float, shared: float, factor: float) -> float:
-        """Return the probability that a frame counted ``factor`` times longer is decided."""
+        """Return the probability that a frame counted ``factor`` times longer will be decided."""
         from scipy.special import ndtri
 
         repeated = sd_frame / math.sqrt(factor)
@@ -75,19 +75,19 @@ class Undecided(Settings):
         return float(np.mean([self.decided(v, repeated, shared) for v in values.tolist()]))
 
     def _counted(self, shared: float) -> float:
-        """Return what of the shared part of the interval the condition allows for."""
+        """Return the part of the shared error that the condition takes into account."""
         return shared if self.of.uncertainty == "all" else 0.0
 
     def _side(self, value: float, sigma: float) -> float:
-        """Return the probability that the true value is on the side of the level where the value is."""
+        """Return the probability that the true value lies on the same side of the level as the value."""
         if (half := self._half_width(value)) is not None:
             assert isinstance(self.of, Band)
             return probability_within(value - self.of.low - half, sigma, half)
         return probability_positive(abs(self.of.beyond(value)), sigma)
 
     def _largest(self, value: float, probability: float) -> float:
-        """Return the largest standard deviation with which a value is on its side with a probability."""
-        from scipy.special import ndtri  # late: it takes long to import, and few rules need it
+        """Return the largest standard deviation at which a value lies on its side with a given probability."""
+        from scipy.special import ndtri  # imported late: it takes long, and few rules need it
 
         largest = abs(self.of.beyond(value)) / float(ndtri(probability)) if probability < 1 else 0.0
         if largest == 0 or self._half_width(value) is None:
@@ -98,7 +98,7 @@ class Undecided(Settings):
         return float(found)
 
     def _half_width(self, value: float) -> float | None:
-        """Return the half width of the band in which a value lies, both of whose ends matter; None outside."""
+        """Return half the width of the band if the value lies inside it, where both ends matter; otherwise None."""
         of = self.of
         return (of.high - of.low) / 2 if isinstance(of, Band) and of.low < value < of.high else None
 
@@ -114,7 +114,7 @@ class UndecidedWatch(Watch):
         self._value = self._sd_frame = self._needed = self._factor = self._gain = 0.0
 
     def frame(self, observed: Observed) -> None:
-        """Judge the next frame, if its quantity is known and its spectrum familiar; a late one is passed over."""
+        """Judge the next frame if it has the quantity and its spectrum is familiar; skip a late frame."""
         self._waiting.frame(observed)
         self.current = self.holds = False
         of = self._settings.of
@@ -125,7 +125,7 @@ class UndecidedWatch(Watch):
             shared = math.sqrt(max(whole.sigma**2 - alone.sigma**2, 0.0))
             if not self._settings.decided(self._value, self._sd_frame, shared):
                 self._ask(shared)
-        self.confidence = float(self.holds)  # that a frame does not decide is certain
+        self.confidence = float(self.holds)  # whether a frame decides is certain
 
     def _ask(self, shared: float) -> None:
         settings = self._settings
@@ -138,12 +138,12 @@ class UndecidedWatch(Watch):
 
     @property
     def args(self) -> dict[str, Any]:
-        """The counting time that is needed."""
+        """The required counting time."""
         return {"count_factor": self._factor}
 
     @property
     def reason(self) -> str:
-        """The value, the level, the present and the needed scatter, and what counting longer is expected to gain."""
+        """The value, the level, the present and the required scatter, and the expected gain of a longer count."""
         of, unit = self._settings.of, self._unit
         return (
             f"{of.quantity} {self._value:.3g}{unit} is not decided against {of.bar(unit)}: it scatters by "
@@ -153,11 +153,11 @@ class UndecidedWatch(Watch):
 
     @property
     def evidence(self) -> Evidence:
-        """The frame that is undecided."""
+        """The undecided frame."""
         return ((self._uid, self._value),)
 
     def parts(self) -> Iterator[Watch]:
-        """Yield this watch and that of the condition that waits."""
+        """Yield this watch and the watch of the condition to decide."""
         yield self
         yield self._waiting
 
@@ -171,7 +171,7 @@ class UndecidedWatch(Watch):
 
 
 def _rounded_up(factor: float) -> float:
-    """Round a factor from 1 on up to two digits.
+    """Round a factor of at least 1 up to two digits.
 
     >>> _rounded_up(2.56), _rounded_up(31.2), _rounded_up(1.0)
     (2.6, 32.0, 1.0)

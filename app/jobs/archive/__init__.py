@@ -1,4 +1,4 @@
-"""``xas-agent backfill``: the spectra of an archive, some million, as one table of descriptors in parts."""
+"""``xas-agent backfill``: estimates the spectra of an archive, up to millions, into one table in parts."""
 
 from .backfill import Backfill
 from .engines import DaskEngine, Engine, LocalEngine

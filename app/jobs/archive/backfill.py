@@ -1,4 +1,4 @@
-"""A backfill from its sources to its folder."""
+"""Runs a backfill from its sources to its folder."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,13 +21,13 @@ from .work import PART_ROWS, Part, Work, Written
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """What is to be estimated, and how."""
+    """The sources and settings of a backfill."""
 
     given: Sequence[str]
     """Files, folders, shell patterns and catalogues."""
     config: Config
     part_rows: int = PART_ROWS
-    """Largest expected number of spectra of a part."""
+    """Largest expected number of spectra in a part."""
     columns: Columns | None = None
     """As for :func:`read_spectra`."""
     theory: bool = False
@@ -35,11 +35,11 @@ class Backfill:
 
     @property
     def sources(self) -> Sources:
-        """The pieces of what is given."""
+        """The pieces of the given sources."""
         return Sources(self.given, self.part_rows, self.config.tiled, self.columns)
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for a backfill to go on in its folder, as JSON values."""
+        """Return the settings that must be equal for a backfill to continue in its folder, as JSON values."""
         cards = [read_card(folder) for folder in model_folders(self.config)]
         columns = {role: [c] if isinstance(c, str | int) else [*c] for role, c in (self.columns or {}).items()}
         return {
@@ -51,7 +51,7 @@ class Backfill:
         }
 
     def plan(self, folder: ArchiveFolder) -> Plan:
-        """Count what there is, and what the folder lacks.
+        """Count the spectra of the sources, and those that the folder lacks.
 
         Raises
         ------
@@ -63,25 +63,25 @@ class Backfill:
         return plan(self.sources, folder.state_of, self.part_rows)
 
     def fill(self, folder: ArchiveFolder, engine: Engine, parts: int, progress: Progress) -> bool:
-        """Do the parts that a folder lacks; return whether Ctrl-C ended the work early.
+        """Compute the parts that a folder lacks; return whether Ctrl-C ended the work early.
 
-        The parts done until then, or until an error, are kept.
+        Parts completed before an interruption or an error are kept.
 
         Parameters
         ----------
         folder : ArchiveFolder
-            Locked, of this identity.
+            Locked folder with this identity.
         engine : Engine
         parts : int
-            Number of parts to do, for the progress.
+            Number of parts to compute, for the progress display.
         progress : Progress
 
         Raises
         ------
         WorkFailed
-            A part could not be done.
+            A part could not be computed.
         OSError
-            The disk does not take the manifest.
+            The disk cannot store the manifest.
         """
         about = {"config_sha256": self.config.sha256, "theory": self.theory}
         models = self.identity()["models"]
@@ -100,6 +100,6 @@ class Backfill:
 
 def _write_part(work: Work, part: Part) -> Written:
     """Write a part in a worker."""
-    from .serve import write_part  # which imports torch; only workers need it
+    from .serve import write_part  # imports torch, which only workers need
 
     return write_part(work, part)

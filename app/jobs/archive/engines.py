@@ -1,4 +1,4 @@
-"""Where the parts of a backfill are done: in this process, in several, or by the workers of a Dask cluster."""
+"""Computes the parts of a backfill: in this process, in several, or on the workers of a Dask cluster."""
 
 import multiprocessing as mp
 import os
@@ -16,24 +16,24 @@ from .work import Part, WorkFailed, Written
 
 Do = Callable[[Part], Written]
 Results = Generator[tuple[Part, Written], None, None]
-"""Parts as they are done; closing it ends the work."""
+"""Completed parts; closing the generator ends the work."""
 _AHEAD = 2
-"""Number of parts per worker that are sent before the first is back: no worker waits, and the memory stays flat."""
+"""Number of parts per worker that are sent ahead: no worker waits, and the memory stays constant."""
 _CONNECT_S = 10.0
 _WATCH_S = 1.0
-"""Interval at which a worker looks whether its command still runs, s."""
+"""Interval at which a worker checks whether its command still runs, s."""
 
 
 class Engine(Protocol):
-    """Does parts, several at a time."""
+    """Computes several parts at a time."""
 
     def __call__(self, do: Do, parts: Iterator[Part]) -> Results:
-        """Yield each part when it is done, in any order; only so many parts are taken as are being done.
+        """Yield each part when it is complete, in any order; parts are taken only as fast as they are computed.
 
         Raises
         ------
         WorkFailed
-            A part could not be done, or a worker ended.
+            A part could not be computed, or a worker ended.
         """
         ...
 
@@ -43,12 +43,12 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Processes of this machine.
+    """Processes on this machine.
 
     Parameters
     ----------
     workers : int
-        Number of processes; one is this process itself.
+        Number of processes; with one, this process does the work.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -60,7 +60,7 @@ class LocalEngine:
             for part in parts:
                 yield part, do(part)
             return
-        context, others = mp.get_context("spawn"), set(mp.active_children())  # a fork with torch's threads may hang
+        context, others = mp.get_context("spawn"), set(mp.active_children())  # a fork can hang with torch's threads
         pool = ProcessPoolExecutor(self._workers, context, initializer=_end_with, initargs=(os.getpid(),))
         try:
             yield from _bounded(lambda part: pool.submit(do, part), parts, _AHEAD * self._workers)
@@ -69,7 +69,7 @@ class LocalEngine:
             raise WorkFailed(why) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(mp.active_children()) - others:  # a part in progress is given up
+            for child in set(mp.active_children()) - others:  # abandons parts in progress
                 child.terminate()
             pool.shutdown()
 
@@ -83,9 +83,9 @@ class DaskEngine:
     Parameters
     ----------
     scheduler : str, optional
-        Address, as ``tcp://HOST:8786``; without it a cluster of processes on this machine is started.
+        Address such as ``tcp://HOST:8786``; without it, the engine starts a cluster of processes on this machine.
     workers : int
-        Their number, without ``scheduler``.
+        Number of workers, if there is no ``scheduler``.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class DaskEngine:
                     threads_per_worker=1,
                     host="127.0.0.1",
                     dashboard_address=None,  # pyright: ignore[reportArgumentType] - none, as Dask documents
-                    security=True,  # keys of its own: other users of this machine could run code otherwise
+                    security=True,  # own keys, since otherwise other users of this machine could run code
                 )
             self._client: Any = Client(self._cluster or scheduler, timeout=_CONNECT_S)
         except (OSError, TimeoutError, ValueError) as error:
@@ -126,7 +126,7 @@ class DaskEngine:
             for part in parts:
                 while len(running) >= _AHEAD * self._threads():
                     yield self._next(finished, running)
-                # Not pure: a part that failed is done again, and a repeated one writes a file of its own.
+                # Not pure: a failed part is computed again, and a repeated part writes its own file.
                 future = self._client.submit(do, part, pure=False)
                 running[future] = part
                 finished.add(future)
@@ -142,7 +142,7 @@ class DaskEngine:
             self._cluster.close()
 
     def _threads(self) -> int:
-        """Return how many parts the cluster does at a time; workers come and go."""
+        """Return how many parts the cluster computes at a time; workers come and go."""
         return max(1, sum(self._client.nthreads().values()))
 
     def _next(self, finished: Any, running: dict[Any, Part]) -> tuple[Part, Written]:
@@ -152,7 +152,7 @@ class DaskEngine:
             return part, future.result()
         except WorkFailed:
             raise
-        except Exception as error:  # Dask's own: a worker that ended again and again, a part that cannot be sent
+        except Exception as error:  # raised by Dask: a worker that ended repeatedly, or a part that cannot be sent
             raise WorkFailed(f"{part.pieces[0].source}: not done: {type(error).__name__}: {error}") from None
 
 
@@ -171,7 +171,7 @@ def _bounded(submit: Callable[[Part], "Future[Written]"], parts: Iterator[Part],
 
 
 def _end_with(parent: int) -> None:
-    """Let a worker end with the command: after a kill it would wait for parts for ever."""
+    """Let a worker end with the command; after a kill it would otherwise wait for parts for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends its workers
 
     def watch() -> None:

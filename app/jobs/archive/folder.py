@@ -1,4 +1,4 @@
-"""The output folder of a backfill: parts that are whole, and a manifest of what they hold."""
+"""The output folder of a backfill: complete parts, and a manifest of their contents."""
 
 import json
 import os
@@ -15,41 +15,41 @@ from .work import ABOUT, Part, Piece, Written
 _log = get_logger()
 
 MANIFEST = "_manifest.jsonl"
-"""A line per part. Readers of a folder of Parquet tables leave out names that begin with an underscore or a dot."""
+"""File with a line per part. Readers of folders of Parquet tables skip names that begin with _ or a dot."""
 _OWN = (".lock", f".{ABOUT}.tmp")
-"""What a backfill that was killed at its very start may have left."""
+"""Files that a backfill may leave if it is killed at its very start."""
 
 
 class ArchiveFolder:
-    """The parts of a backfill, of which each is in the folder whole or not at all.
+    """The parts of a backfill, each of which is in the folder completely or not at all.
 
-    A worker writes a part under a hidden name; :meth:`keep` gives it its name and then notes it in the manifest. A
-    part that is not in the manifest was interrupted between the two: it is removed when the backfill goes on, and its
-    spectra are read again. So no spectrum is lost, and none is there twice.
+    A worker writes a part under a hidden name; :meth:`keep` renames it and then adds it to the manifest. A part that
+    is not in the manifest was interrupted between the two steps: when the backfill continues, the part is removed and
+    its spectra are read again. Thus no spectrum is lost, and none occurs twice.
 
     Parameters
     ----------
     folder : Path
-        New or empty, or that of the same backfill.
+        New or empty folder, or that of the same backfill.
     identity : mapping
-        What must be the same, as JSON values.
+        Settings that must be equal, as JSON values.
     write : bool
-        Whether to make and to lock the folder; otherwise it is only read.
+        Whether to create and lock the folder; otherwise it is only read.
 
     Raises
     ------
     InputError
-        The folder holds something else, or another backfill, or is in use.
+        The folder has other contents, belongs to another backfill, or is in use.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], *, write: bool = True) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.rows = 0
-        """Number of rows of all parts."""
+        """Number of rows in all parts."""
         self.set_aside: Counter[str] = Counter()
-        """Number of rows without an estimate, by reason, of all parts."""
+        """Number of rows without an estimate in all parts, by reason."""
         self._done: dict[int, int] = {}
-        """Digests of the state of each piece, by the digest of its identity: a million files must fit."""
+        """Digest of each piece's state, by the digest of its identity, so that a million files fit in memory."""
         self._parts: set[str] = set()
         self._next = 0
         self._lock = lock_folder(self.folder) if write else None
@@ -64,24 +64,24 @@ class ArchiveFolder:
             raise
 
     def close(self) -> None:
-        """Remove what was not finished, and give up the folder."""
+        """Remove unfinished files, and unlock the folder."""
         if self._lock is not None:
             for path in self.folder.glob(".part-*.tmp"):
                 path.unlink(missing_ok=True)
             self._lock.release()
 
     def state_of(self, piece: Piece) -> bool | None:
-        """Return None for a piece that no part holds, else whether its source is as it was."""
+        """Return whether the source of a piece is unchanged; None if no part contains the piece."""
         known = self._done.get(_identity(piece))
         return None if known is None else known == _digest(piece.state)
 
     def keep(self, part: Part, written: Written) -> None:
-        """Give a part its name, and note it in the manifest.
+        """Rename a part to its final name, and add it to the manifest.
 
         Raises
         ------
         OSError
-            The disk does not take it; the part is then done again by a later call.
+            The disk cannot store it; a later call then computes the part again.
         """
         name = f"part-{self._next:06d}.parquet"
         os.rename(self.folder / written.file, self.folder / name)
@@ -128,7 +128,7 @@ class ArchiveFolder:
             )
 
     def _read_manifest(self, *, repair: bool) -> None:
-        """Read the manifest; cut an incomplete last line."""
+        """Read the manifest; cut off an incomplete last line."""
         path, end = self.folder / MANIFEST, 0
         if not path.exists():
             return
@@ -138,7 +138,7 @@ class ArchiveFolder:
                     break
                 try:
                     self._take(json.loads(line))
-                except (ValueError, TypeError, KeyError):  # going on would remove the parts that it named
+                except (ValueError, TypeError, KeyError):  # to continue would remove the parts on this line
                     raise InputError(
                         f"{path}: line {number} is damaged, expected that of a part; name another --out"
                     ) from None
@@ -148,7 +148,7 @@ class ArchiveFolder:
             os.truncate(path, end)
 
     def _begin(self, identity: Mapping[str, Any]) -> None:
-        """Remove what an interruption left, and note what the backfill is."""
+        """Remove the remains of an interruption, and record the identity of the backfill."""
         for path in list(self.folder.iterdir()):
             unknown = path.name.startswith("part-") and path.name not in self._parts
             if unknown or (path.name.startswith(".part-") and path.name.endswith(".tmp")):
@@ -174,9 +174,9 @@ def _digest(text: str) -> int:
 
 
 def _sync(folder: Path) -> None:
-    """Let the disk have the names of a folder."""
+    """Flush the names in a folder to the disk."""
     if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows
+        return  # on Windows
     descriptor = os.open(folder, os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The spectra of pieces, each with its place in its source, as frames or the reasons why they are none."""
+"""Yields the spectra of pieces, with their places in the sources, as frames or as reasons for their absence."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,22 +17,22 @@ from .work import Piece, Work
 _log = get_logger()
 
 _CHUNK = 1000
-"""Number of frames of documents that are held at a time."""
+"""Number of frames from documents held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of the result: where it comes from, and its frame."""
+    """One row of the result: the origin of a spectrum, and its frame."""
 
     source: str
     index: int
-    """Row of the table, spectrum of the file, or frame or note of the run, from 0."""
+    """Index of the table's row, of the file's spectrum, or of the run's frame or note, from 0."""
     id: str
     frame: Frame | Refusal
     sweep: int = 0
-    """Number of the sweep in a row of a table whose energy turns, from 0."""
+    """Number of the sweep, from 0, in a table row whose energy turns."""
     time: float | None = None
-    """Unix s."""
+    """Time of the frame, Unix s."""
     sample: str = ""
     element: str = ""
     edge: str = ""
@@ -40,9 +40,9 @@ class Item:
 
 
 def items_of(pieces: Sequence[Piece], work: Work) -> Iterator[tuple[list[Item], bool]]:
-    """Yield the items of pieces in lists that are served together.
+    """Yield the items of pieces in lists to be served together.
 
-    Spectra of neighbouring files and tables are one list; those of documents come in shorter ones.
+    Spectra of neighbouring files and tables form one list; those of documents come in shorter lists.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def items_of(pieces: Sequence[Piece], work: Work) -> Iterator[tuple[list[Item], 
     ------
     items : list of Item
     by_time : bool
-        Whether they are to be served in the order of time, as those of files, and not in their own.
+        Whether to serve them in the order of time, as those of files, or in the given order.
     """
     held: list[Item] = []
     for piece in pieces:
@@ -70,7 +70,7 @@ def items_of(pieces: Sequence[Piece], work: Work) -> Iterator[tuple[list[Item], 
 
 
 def _of_spectra(piece: Piece, before: int, work: Work) -> Iterator[Item]:
-    """Yield the spectra of a file; where it cannot be read, an item with the reason."""
+    """Yield the spectra of a file; if it cannot be read, yield an item with the reason."""
     make = computed_frame_of if work.theory else frame_of
     count, index, sweep = 0, piece.first - 1, 0
     try:
@@ -82,7 +82,7 @@ def _of_spectra(piece: Piece, before: int, work: Work) -> Iterator[Item]:
             yield Item(piece.source, index, s.id, frame, sweep, *known)
     except InputError as error:
         yield _unreadable(piece, index + 1, error)
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # else one odd file would end every call
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # one odd file must not end every call
         _log.exception("file not read", file=piece.source)
         yield _unreadable(piece, index + 1, InputError(f"{type(error).__name__}: {error}"))
 
@@ -95,7 +95,7 @@ def _spectra(piece: Piece, work: Work) -> Iterable[FileSpectrum]:
 
 
 def _of_documents(piece: Piece, work: Work) -> Iterator[list[Item]]:
-    """Yield what the agent's reader makes of documents."""
+    """Yield the frames and notes that the agent's reader makes of documents."""
     reader, held = frame_reader(work.config, piece.source), list[Item]()
     count = 0
     try:

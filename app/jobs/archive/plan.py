@@ -1,4 +1,4 @@
-"""Pieces of an archive joined to parts of the result, and how much there is to do."""
+"""Joins pieces of an archive to parts of the result, and counts the work."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,24 +9,24 @@ from .work import LEAD_ROWS, Part, Piece
 
 @dataclass(slots=True)
 class Plan:
-    """What a backfill will do."""
+    """The work of a backfill."""
 
     tables: int = 0
-    """Parquet tables."""
+    """Number of Parquet tables."""
     files: int = 0
-    """Other files, of spectra or documents."""
+    """Number of other files, of spectra or documents."""
     runs: int = 0
     spectra: int = 0
-    """Spectra of the tables; the other sources do not say how many they have."""
+    """Number of spectra in the tables; other sources do not state theirs."""
     parts: int = 0
-    """Parts to do."""
+    """Number of parts to compute."""
     done: int = 0
-    """Pieces that an earlier call did."""
+    """Number of pieces that an earlier call completed."""
     changed: int = 0
-    """Those of them whose file changed since."""
+    """Number of those whose file has changed since."""
 
     def add(self, piece: Piece) -> None:
-        """Count a piece."""
+        """Add a piece to the counts."""
         if piece.kind == "rows":
             self.tables += piece.first == 0
             self.spectra += piece.stop - piece.first
@@ -37,13 +37,13 @@ class Plan:
 
 
 def plan(pieces: Iterable[Piece], state_of: Callable[[Piece], bool | None], part_rows: int) -> Plan:
-    """Count what there is, and what an earlier call did.
+    """Count the pieces, and those that an earlier call completed.
 
     Parameters
     ----------
     pieces : iterable of Piece
     state_of : callable
-        None for a piece that is to be done, else whether its source is as it was.
+        Returns None for a piece still to do, otherwise whether its source is unchanged.
     part_rows : int
         As for :func:`parts_of`.
     """
@@ -63,16 +63,16 @@ def plan(pieces: Iterable[Piece], state_of: Callable[[Piece], bool | None], part
 
 
 def parts_of(pieces: Iterable[Piece], is_done: Callable[[Piece], bool], part_rows: int) -> Iterator[Part]:
-    """Join neighbouring pieces that are to be done, in their order.
+    """Join neighbouring pieces that are still to do, in their order.
 
-    The parts do not depend on how far an earlier call came, since it did whole parts.
+    The parts do not depend on the progress of an earlier call, since it completed whole parts.
 
     Parameters
     ----------
     pieces : iterable of Piece
     is_done : callable
     part_rows : int
-        Largest expected number of spectra of a part, unless it is one piece.
+        Largest expected number of spectra in a part of several pieces.
     """
     before: deque[Piece] = deque()
     joined: list[Piece] = []
@@ -97,7 +97,7 @@ def parts_of(pieces: Iterable[Piece], is_done: Callable[[Piece], bool], part_row
 
 
 def lead_of(before: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Return the last pieces with at most ``LEAD_ROWS`` spectra in all; of a table only its last rows.
+    """Return the last pieces with at most ``LEAD_ROWS`` spectra in total; of a table, only the last rows.
 
     >>> lead_of([Piece("file", "/a"), Piece("rows", "/b", first=0, stop=4000, weight=4000)])
     (Piece(kind='rows', source='/b', state='', first=3872, stop=4000, weight=128),)

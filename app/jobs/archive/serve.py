@@ -1,4 +1,4 @@
-"""One part of a backfill: its spectra through the path of the agent, into a table; runs in a worker."""
+"""Computes one part of a backfill in a worker: serves its spectra and writes a table."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -32,13 +32,13 @@ def write_part(work: Work, part: Part) -> Written:
     Raises
     ------
     WorkFailed
-        The worker has other models, a catalogue does not answer, or the disk does not take the part.
+        The worker has other models, a catalogue does not answer, or the disk cannot store the part.
     """
     try:
         return _write(work, part)
     except WorkFailed:
         raise
-    except Exception as error:  # many types cannot be sent to another process
+    except Exception as error:  # many exception types cannot be sent to another process
         first = part.pieces[0]
         raise WorkFailed(f"{first.source}: not done: {type(error).__name__}: {error}") from None
 
@@ -49,7 +49,7 @@ def _write(work: Work, part: Part) -> Written:
     name, rows, reasons = f".part-{uuid4().hex}.tmp", 0, dict[str, int]()
     for items, by_time in items_of(part.lead, work):
         for _ in server.aligned(_frames(items), by_time=by_time):
-            pass  # only the alignment's memory is wanted
+            pass  # only for the memory of the alignment
     about = {**work.about, "versions": versions(work.config.model.engine)}
     everything = work.theory or work.config.serving.single_site
     with PartTable(Path(work.folder) / name, models, about, everything=everything) as table:
@@ -63,7 +63,7 @@ def _write(work: Work, part: Part) -> Written:
 
 
 def _answered(items: Sequence[Item], server: FrameServer, *, by_time: bool) -> list[tuple[Item, Answer | Refusal]]:
-    """Return the items with their answers, in their order."""
+    """Return the items with their answers, in the given order."""
     answers = {id(answer.frame): answer for answer in server(_frames(items), by_time=by_time)}
     return [(item, item.frame if isinstance(item.frame, Refusal) else answers[id(item.frame)]) for item in items]
 
@@ -73,7 +73,7 @@ def _frames(items: Sequence[Item]) -> list[Frame]:
 
 
 def _server(work: Work, models: Sequence[Model]) -> FrameServer:
-    """Return the path from frames to answers as the agent has it, without a past."""
+    """Return a server of frames like the agent's, without any history."""
     config = work.config
     named = bool(config.model.use or config.fields.element)
     if work.theory:
@@ -83,7 +83,7 @@ def _server(work: Work, models: Sequence[Model]) -> FrameServer:
 
 
 def _models(work: Work) -> Sequence[Model]:
-    """Return the models of this worker, which must be those of the command."""
+    """Return the models of this worker; they must equal those of the command."""
     config = work.config
     folders = tuple(model_folders(config))
     fast, how = config.serving.precision == "fast", config.model
@@ -100,7 +100,7 @@ def _loaded(
     folders: tuple[Path, ...], device: str, engine: EngineName, threads: int, fast: bool
 ) -> tuple[Model, ...]:
     if engine != "onnx":
-        configure_torch(threads, fast)  # a worker is a process of the agent
+        configure_torch(threads, fast)  # as in a process of the agent
     models = tuple(Model(folder, device, engine, threads) for folder in folders)
     for model in models:
         model.warm_up()

@@ -1,4 +1,4 @@
-"""The sources of a backfill as pieces, in an order that is the same at every call."""
+"""Divides the sources of a backfill into pieces, in the same order at every call."""
 
 import glob
 import os
@@ -18,23 +18,23 @@ from .work import ABOUT, PART_ROWS, Piece
 _log = get_logger()
 
 _BYTES_PER_SPECTRUM = 16_384
-"""Size of a spectrum in a file, by which the number of spectra of a file is estimated."""
+"""Size of a spectrum in a file, bytes, from which the number of spectra of a file is estimated."""
 _DOCUMENTS_PER_SPECTRUM = 100
-"""Documents of a run per weight of one spectrum: between one (a fly scan) and some hundred (a step scan)."""
+"""Documents of a run that count as one spectrum: between one (fly scan) and some hundred (step scan)."""
 _PARQUET = (".parquet", ".pq")
 
 
 class Sources:
-    """Files, folders with the folders within, shell patterns and Tiled catalogues.
+    """Files, folders with their subfolders, shell patterns and Tiled catalogues.
 
     Parameters
     ----------
     given : sequence of str
-        As the user names them.
+        Sources as the user names them.
     part_rows : int
-        Largest number of rows of a piece of a table.
+        Largest number of rows of a table in one piece.
     endpoint : TiledEndpoint, optional
-        Settings of catalogues, whose URI is replaced.
+        Settings for catalogues; the URI is replaced.
     columns : mapping, optional
         As for :func:`read_spectra`; a table without these columns is one piece.
     """
@@ -49,7 +49,7 @@ class Sources:
         self._given, self._part_rows, self._endpoint, self._columns = given, part_rows, endpoint, columns
 
     def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces; the memory does not depend on the number of files of all folders.
+        """Yield the pieces; the memory needed does not depend on the number of files.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class Sources:
                 yield from self._of_path(source, [s for s in self._given[:number] if not is_catalogue(s)])
 
     def _of_path(self, source: str, earlier: Sequence[str]) -> Iterator[Piece]:
-        """Yield the pieces of a path without the files that earlier ones have."""
+        """Yield the pieces of a path, except for files that earlier sources contain."""
         if not source:
             raise SpectrumFileError("found an empty source, expected a file, folder, pattern or catalogue")
         path, count = Path(os.path.abspath(source)), 0
@@ -75,7 +75,7 @@ class Sources:
         for file in _files(path):
             count += 1
             if _is_link_within(path, file):
-                continue  # the file comes under its own name
+                continue  # the file occurs under its own name
             if not any(_has(one, file) if is_folder else _matches(one, file) for one, is_folder in had):
                 yield from self._of_file(file)
         if not count:
@@ -84,7 +84,7 @@ class Sources:
     def _of_file(self, path: Path) -> Iterator[Piece]:
         try:
             status = path.stat()
-        except OSError:  # the worker says why it cannot be read
+        except OSError:  # the worker reports why it cannot be read
             yield Piece("file", str(path))
             return
         state = f"{status.st_size} {status.st_mtime_ns}"
@@ -93,7 +93,7 @@ class Sources:
             return
         rows = 0
         if path.suffix.lower() in _PARQUET:
-            with suppress(SpectrumFileError):  # likewise
+            with suppress(SpectrumFileError):  # the worker reports this too
                 rows = parquet_rows(path, self._columns)
         for first in range(0, rows, self._part_rows):
             stop = min(first + self._part_rows, rows)
@@ -108,32 +108,32 @@ class Sources:
             for key, run in catalogue.sort(("start.time", 1)).items():
                 start, stop = run.metadata.get("start") or {}, run.metadata.get("stop") or {}
                 if start.get("xas_agent"):
-                    continue  # an agent's own answers
+                    continue  # answers of an agent
                 if not stop:
                     _log.warning("run without a stop is left out", run=key, catalogue=uri)
                     continue
                 events = sum(count for count in (stop.get("num_events") or {}).values())
                 weight = max(1, events // _DOCUMENTS_PER_SPECTRUM)
                 yield Piece("run", f"{uri.rstrip('/')}/{key}", str(stop.get("uid", "")), weight=weight)
-        except Exception as error:  # httpx and Tiled raise many types of exception
+        except Exception as error:  # httpx and Tiled raise many types
             raise EndpointUnreachable(uri, f"runs not listed: {type(error).__name__}: {error}"[:300]) from None
         finally:
             catalogue.context.http_client.close()
 
 
 def is_catalogue(source: str) -> bool:
-    """Whether a source is the URI of a Tiled catalogue."""
+    """Return whether a source is the URI of a Tiled catalogue."""
     scheme, sign, _ = source.partition("://")
     return bool(sign) and scheme in SCHEMES
 
 
 def endpoint_of(uri: str, like: TiledEndpoint | None) -> TiledEndpoint:
-    """Return the endpoint of a catalogue with the settings of another one.
+    """Return the endpoint of a catalogue with the settings of another endpoint.
 
     Raises
     ------
     InputError
-        The URI contains a key, or is none.
+        The URI contains a key, or is not a URI.
     """
     content = {} if like is None else like.model_dump(exclude_unset=True)
     return validate_settings({**content, "uri": uri}, TiledEndpoint, "source")
@@ -145,7 +145,7 @@ def open_catalogue(endpoint: TiledEndpoint) -> Any:
     Raises
     ------
     EndpointUnreachable
-        It does not answer within ``connect_timeout_s``.
+        The catalogue does not answer within ``connect_timeout_s``.
     InputError
         The client is not installed.
     """
@@ -158,7 +158,7 @@ def open_catalogue(endpoint: TiledEndpoint) -> Any:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yield the files of a path in the order of their names, those of a folder before those of folders within."""
+    """Yield the files of a path in the order of their names; a folder's own files precede those of its subfolders."""
     if path.is_dir():
         yield from _of_folder(path)
     elif not path.exists() and glob.has_magic(str(path)):
@@ -172,9 +172,9 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder, without those that are hidden, being copied, or documents.
+    """Yield the files of a folder, except hidden files, files still being copied, and documents.
 
-    Links to folders are not followed, since they may lead back. Results of a backfill are no sources.
+    Links to folders are not followed, since they may form loops. Results of a backfill are not sources.
     """
     try:
         with os.scandir(folder) as entries:
@@ -195,7 +195,7 @@ def _of_folder(folder: Path) -> Iterator[Path]:
 
 
 def _is_link_within(folder: Path, file: Path) -> bool:
-    """Whether a file is a link to another one that :func:`_files` yields of the same folder."""
+    """Return whether a file links to another one that :func:`_files` yields from the same folder."""
     if file == folder or not file.is_symlink():
         return False
     target = Path(os.path.realpath(file))
@@ -203,13 +203,13 @@ def _is_link_within(folder: Path, file: Path) -> bool:
         parts = target.relative_to(os.path.realpath(folder)).parts
     except ValueError:
         return False
-    hidden = any(part.startswith(".") for part in parts)  # as the contents of git-annex are
-    alike = target.suffix.lower() == file.suffix.lower()  # else it is read in another way, as a store names it
+    hidden = any(part.startswith(".") for part in parts)  # such as the contents of git-annex
+    alike = target.suffix.lower() == file.suffix.lower()  # a store's name may have another suffix
     return alike and os.path.isfile(target) and not hidden and not is_ignored(target.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder; a link to itself, which cannot be followed, is none."""
+    """Return whether an entry is a folder; a link to itself, which cannot be followed, is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -217,7 +217,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _has(folder: Path, file: Path) -> bool:
-    """Whether a folder's own files, as :func:`_of_folder` finds them, include one."""
+    """Return whether a folder's own files, as :func:`_of_folder` finds them, include this one."""
     if not file.is_relative_to(folder):
         return False
     *folders, name = file.relative_to(folder).parts
@@ -225,7 +225,7 @@ def _has(folder: Path, file: Path) -> bool:
 
 
 def _matches(pattern: Path, file: Path) -> bool:
-    """Whether a path, or a shell pattern, names a file."""
+    """Return whether a path or a shell pattern matches a file."""
     return file == pattern or (not pattern.exists() and str(file) in glob.glob(str(pattern), recursive=True))
 
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _TEXTS = ("id", "sample", "element", "edge", "model")
 _LAST_TEXTS = ("flags", "reason", "detail", "notes")
 METADATA = b"xas_agent"
-"""Key of the provenance in a part's metadata: JSON with ``models`` (SHA-256 by name), ``config_sha256``,
+"""Key of the provenance in the metadata of a part: JSON with ``models`` (SHA-256 by name), ``config_sha256``,
 ``versions``, …"""
 
 
 class PartTable:
-    """A part that is being written; within the ``with`` block rows are added.
+    """Writes a part; rows are added within the ``with`` block.
 
     Every part of a backfill has the same columns: those of all its models.
 
@@ -90,12 +90,12 @@ class PartTable:
 
 
 def _utf8(row: dict[str, Any]) -> dict[str, Any]:
-    r"""Return a row with ``\udcff`` written out where a text is not Unicode, such as a file's name."""
+    r"""Return a row whose texts are valid Unicode; ``\udcff``, as in a file's name, is written out."""
     return {key: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v for key, v in row.items()}
 
 
 def _schema(models: "Sequence[Model]", hidden: Mapping[str, frozenset[str]], about: Mapping[str, Any]) -> Any:
-    """Return the columns of all models, each with its unit, and the provenance."""
+    """Return the columns of all models, with their units and the provenance."""
     import pyarrow as pa
 
     units: dict[str, str] = {}
@@ -116,7 +116,7 @@ def _schema(models: "Sequence[Model]", hidden: Mapping[str, frozenset[str]], abo
 
 
 def require_pyarrow() -> None:
-    """Import what writes the parts.
+    """Import the library that writes the parts.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Figures of a session, of the alignment of a spectrum, and of standards."""
+"""Figures of sessions, of the alignment of a spectrum, and of standards."""
 
 from .alignment import SIZE as ALIGNMENT_SIZE
 from .alignment import draw_alignment, draw_alignment_on

@@ -13,9 +13,9 @@ from ....agent.types import Array, Edge, Flag
 from .style import AMBER, BLUE, DARK, DPI, GREEN, GREY, RED, WIDTH, any_letters, new_figure, plain, wrapped
 
 _ZOOM_EV = (-30.0, 60.0)
-"""Part of the scan about E0 in the panels of the edge."""
+"""Range about E0 that the panels of the edge show, eV."""
 _FOIL_LEVELS_EV = (-15.0, 20.0)
-"""Where the foil's curve is brought to 0 and 1, from its E0."""
+"""Energies from the foil's E0 at which its curve is scaled to 0 and 1, eV."""
 _CHARACTERS = 92
 _LINE = 0.185
 _HEIGHTS = (2.2, 1.4, 2.0, 1.7)
@@ -36,15 +36,15 @@ def draw_alignment(path: Path, title: str, answer: Answer) -> None:
 def draw_alignment_on(figure: Figure | SubFigure, title: str, answer: Answer) -> None:
     """Draw the edge and its derivative with E0 and the foil, the scan with its lines, and the aligned spectrum.
 
-    For a frame that is set aside, the reason replaces the aligned spectrum.
+    For a frame that was set aside, the reason replaces the aligned spectrum.
 
     Parameters
     ----------
     figure : Figure or SubFigure
-        Of a constrained layout, best of the size :data:`SIZE`.
+        Figure with a constrained layout, preferably of the size :data:`SIZE`.
     title : str
     answer : Answer
-        With an alignment and a model.
+        Answer with an alignment and a model.
     """
     assert answer.aligned is not None
     assert answer.model is not None
@@ -66,14 +66,14 @@ def draw_alignment_on(figure: Figure | SubFigure, title: str, answer: Answer) ->
 
 
 def _e0(answer: Answer) -> float:
-    """Return E0 on the scale of the file, eV."""
+    """Return E0 on the energy scale of the file, eV."""
     assert answer.model is not None
     q = answer.quantities
     return q["e0_ev"] - q["energy_shift_ev"] + answer.model.edge.feff_minus_experiment_ev
 
 
 def _notes(answer: Answer) -> str:
-    """Return what the alignment found, in words."""
+    """Return the results of the alignment in words."""
     q, e0 = answer.quantities, _e0(answer)
     said = [f"E0 {e0:.2f} eV as measured" if np.isfinite(e0) else "no E0"]
     said += [f"energies {q['energy_shift_ev']:+.2f} eV to FEFF's scale"] if np.isfinite(q["energy_shift_ev"]) else []
@@ -85,7 +85,7 @@ def _notes(answer: Answer) -> str:
 
 
 def _edge(edge: Axes, slope: Axes, answer: Answer) -> None:
-    """Draw the normalised edge and its derivative with those of the foil."""
+    """Draw the normalised edge and its derivative, with those of the foil."""
     assert answer.aligned is not None
     assert answer.model is not None
     frame, lines, e0 = answer.frame, answer.aligned.lines, _e0(answer)
@@ -119,14 +119,14 @@ def _edge(edge: Axes, slope: Axes, answer: Answer) -> None:
 
 
 def _foil_e0(answer: Answer) -> float:
-    """Return E0 of the foil on the scale of the file, eV; NaN if it was not used."""
+    """Return E0 of the foil on the energy scale of the file, eV; NaN if it was not used."""
     assert answer.model is not None
     foil = answer.quantities.get("foil_shift_ev", np.nan)
     return answer.model.edge.edge_ev - foil if foil else np.nan
 
 
 def _foil(answer: Answer, energy: Array, seen: np.ndarray) -> Array | None:
-    """Return the foil's curve where it is seen, 0 below its edge and 1 above; None without a foil."""
+    """Return the visible part of the foil's curve, 0 below its edge and 1 above; None without a foil."""
     assert answer.model is not None
     reference = answer.frame.reference
     if reference is None or not np.isfinite(reference).all():
@@ -134,7 +134,7 @@ def _foil(answer: Answer, energy: Array, seen: np.ndarray) -> Array | None:
     at = _foil_e0(answer)
     at = at if np.isfinite(at) else answer.model.edge.edge_ev
     low, high = np.interp([at + _FOIL_LEVELS_EV[0], at + _FOIL_LEVELS_EV[1]], energy, reference)
-    if high <= low:  # no edge that could be scaled
+    if high <= low:  # no edge to scale
         low, high = reference[seen].min(), max(reference[seen].max(), reference[seen].min() + 1e-12)
     return (reference[seen] - low) / (high - low)
 

@@ -1,4 +1,4 @@
-"""What a picture shows of one series: its frames on a clock, decisions, what was set aside and judged."""
+"""The data of one series in a picture: frames on a clock, decisions, frames set aside, and judgements."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from ..recorder import MAX_DRAWN, OOD_LIMIT, Drawn, DrawnFrame, DrawnNote, leadi
 from .style import short
 
 _HOURS_FROM_S, _MINUTES_FROM_S = 3 * 3600, 300
-"""Durations above which the time axis is in hours or minutes, s."""
+"""Durations above which the time axis is in hours or in minutes, s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a condition of a rule compared at a time of the clock."""
+    """A comparison by a condition of a rule, at a time of the clock."""
 
     at: float
     rule: str
@@ -37,37 +37,37 @@ class Column:
     rows: list[dict[str, Any]]
     spectra: list[np.ndarray | None]
     clock: np.ndarray
-    """(n,) time since the first frame of the session."""
+    """(n,) times since the first frame of the session."""
     unit: str
     """Unit of the clock."""
     decisions: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
-    """Time of the clock, and row of decisions.csv."""
+    """Time of the clock and row of decisions.csv of each decision."""
     notes: list[tuple[float, DrawnNote]] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
 
     @property
     def first(self) -> str:
-        """Descriptor that is shown first, on the footing of the anchors if there are any."""
+        """Descriptor that is shown first; the anchored form if there is one."""
         bare = leading(self.rows[-1])
         return f"{bare}_anchored" if self.has(f"{bare}_anchored") else bare
 
     @property
     def familiar(self) -> np.ndarray:
-        """(n,) whether the model knows the spectrum."""
+        """(n,) whether the spectrum is familiar to the model."""
         return np.array([row["ood_score"] <= OOD_LIMIT for row in self.rows])
 
     def has(self, descriptor: str) -> bool:
-        """Whether some frame has a descriptor; one that is anchored begins with its first anchor."""
+        """Return whether some frame has a descriptor; an anchored one begins with its first anchor."""
         return any(f"{descriptor}_mean" in row for row in self.rows)
 
     def values(self, key: str) -> np.ndarray:
-        """Return a column of descriptors.csv, (n,); NaN where a frame lacks it."""
+        """Return a column of descriptors.csv, (n,); NaN if a frame lacks it."""
         return np.array([_number(row.get(key)) for row in self.rows])
 
 
 def columns_of(drawn: Drawn) -> list[Column]:
     """Return the series of a session, the earliest first."""
-    # The frames of a replayed folder contain the recorded time.
+    # Frames of a replayed folder carry the recorded time.
     key = "recorded_time" if all("recorded_time" in f.row for f in drawn.frames) else "time"
     times = np.array([f.row[key] for f in drawn.frames])
     published = np.array([f.row["time"] for f in drawn.frames])
@@ -76,7 +76,7 @@ def columns_of(drawn: Drawn) -> list[Column]:
     scale, unit = _unit(float(np.ptp(times)))
 
     def clock(time: float) -> float:
-        """Time of a document → clock."""
+        """Convert the time of a document to the clock."""
         at = float(np.interp(time, published[order], times[order]))
         beyond = time - published.max() if key == "time" and time > published.max() else 0.0
         return (at + beyond - start) / scale
@@ -111,7 +111,7 @@ def columns_of(drawn: Drawn) -> list[Column]:
 
 
 def begun(drawn: Drawn) -> str:
-    """Return date and time of the first and the last frame in words, in the zone of this machine."""
+    """Return date and time of the first and the last frame in words, in the time zone of this machine."""
     key = "recorded_time" if all("recorded_time" in f.row for f in drawn.frames) else "time"
     times = [f.row[key] for f in drawn.frames] or [note.time for note in drawn.notes]
     first, last = (datetime.fromtimestamp(time).astimezone() for time in (min(times), max(times)))
@@ -124,7 +124,7 @@ def _number(value: Any) -> float:
 
 
 def _unit(seconds: float) -> tuple[float, str]:
-    """Return the unit in which a duration is readable, s and its name."""
+    """Return a unit in which a duration is readable: its length, s, and its name."""
     if seconds > _HOURS_FROM_S:
         return 3600.0, "h"
     return (60.0, "min") if seconds > _MINUTES_FROM_S else (1.0, "s")
@@ -138,7 +138,7 @@ def _name(frames: list[DrawnFrame]) -> str:
 
 
 def _judged(drawn: Drawn) -> list[Judgement]:
-    """Return what the rules compared; nothing if the picture has only a sample of the frames."""
+    """Return the comparisons by the rules; empty if the picture has only a sample of the frames."""
     found: list[Judgement] = []
     if drawn.rules and drawn.count == len(drawn.frames) <= MAX_DRAWN:
         units = {name: unit for name, unit in (drawn.units | drawn.descriptors).items() if unit}
@@ -147,7 +147,7 @@ def _judged(drawn: Drawn) -> list[Judgement]:
 
 
 def _items(drawn: Drawn) -> list[Answered | SetAside]:
-    """Return frames and notes in the order of their publication."""
+    """Return frames and notes in the order of publication."""
     items: list[Answered | SetAside] = []
     notes = iter([*drawn.notes, None])
     note = next(notes)

@@ -1,4 +1,4 @@
-"""The texts above a picture: what was measured and when, what came out, decisions and what was set aside."""
+"""The texts above a picture: samples and times, results, decisions, and frames set aside."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from .style import AMBER, DARK, GREY, RED, short, wrapped
 LINE = 0.185
 """Height of a line, inches."""
 _LINES = 8
-"""Kinds of decisions that the header lists."""
+"""Largest number of kinds of decisions in the header."""
 _CHARACTERS = 98
 _SMALL = 0.05
 """Change below which values have three decimals."""
@@ -27,15 +27,15 @@ WORDS = {
     "MOOD": "O–O distance (MOOD)",
     "NNRS": "bond spread (NNRS)",
 }
-"""Descriptors in words."""
+"""Names of descriptors in words."""
 Line = tuple[str, str, float, int | None]
-"""A line of the header: text, colour, size and the number of a decision."""
+"""A line of the header: text, colour, size, and number of a decision."""
 Kind = tuple[str, str, str, str]
-"""Rule, action in words, status and sample of a decision."""
+"""A kind of decision: rule, action in words, status and sample."""
 
 
 def kinds_of(columns: Sequence[Column]) -> dict[Kind, list[float]]:
-    """Return the times of the clock of the decisions by their kind, in the order of time."""
+    """Return the clock times of the decisions of each kind, in the order of time."""
     found: dict[Kind, list[float]] = {}
     made = [one for column in columns for one in column.decisions]
     for at, row in sorted(made, key=lambda one: one[0]):
@@ -55,7 +55,7 @@ def _kind(row: Mapping[str, Any], several: bool) -> Kind:
 
 
 def action_of(decision: Mapping[str, Any]) -> str:
-    """Return the action of a decision; for ``set``, with what is set."""
+    """Return the action of a decision in words; for ``set``, with signal and value."""
     if decision["action"] != "set":
         return decision["action"]
     args = json.loads(decision["args"])
@@ -63,7 +63,7 @@ def action_of(decision: Mapping[str, Any]) -> str:
 
 
 def headline(column: Column, drawn: Drawn, name: str, *, brief: bool = False) -> str:
-    """Return how a descriptor changed from the first to the last frame that the model knows, in words."""
+    """Return the change of a descriptor from the first to the last familiar frame, in words."""
     values = column.values(f"{name}_mean")
     known = values[np.isfinite(values) & column.familiar]
     if not len(known):
@@ -98,7 +98,7 @@ def lines_of(drawn: Drawn, columns: Sequence[Column]) -> list[Line]:
             )
         )
     kinds = kinds_of(columns)
-    shown = len(kinds) if len(kinds) == _LINES + 1 else _LINES  # a last one takes the line that would count it
+    shown = len(kinds) if len(kinds) == _LINES + 1 else _LINES  # a single further line is shown instead of counted
     unit = columns[0].unit if columns else ""
     for number, ((rule, action, status, sample), times) in enumerate(list(kinds.items())[:shown], 1):
         when = (

@@ -1,4 +1,4 @@
-"""The picture of a session: what was measured, how it changed, what was decided and why."""
+"""The picture of a session: what was measured, how it changed, and what was decided and why."""
 
 import textwrap
 from collections import Counter
@@ -33,9 +33,9 @@ from .style import AMBER, COLOURS, DARK, DPI, any_letters, listed, new_figure, p
 from .trend import draw_decisions, draw_set_aside, draw_trend
 
 MOST_COLUMNS = 8
-"""Samples with panels of their own: the latest ones; an overview shows all."""
+"""Largest number of samples with their own panels, the latest ones; an overview shows all."""
 _BESIDE = 2
-"""Samples side by side."""
+"""Number of samples side by side."""
 _HEIGHTS = {
     "title": 0.55,
     "trend": 2.75,
@@ -47,20 +47,20 @@ _HEIGHTS = {
     "difference": 1.0,
 }
 _LEGEND_ROW = 4
-"""Most entries of a legend in one line."""
+"""Largest number of legend entries on one line."""
 _COMPUTED = 2
-"""Panels of values that rules computed."""
+"""Largest number of panels of values that rules computed."""
 
 
 def draw_operando(file: Path | BinaryIO, drawn: Drawn, truth: Truth | None) -> None:
-    """Draw a session as PNG: the estimates of each sample over time, what drives it, decisions, and its spectra."""
+    """Draw a session as PNG: for each sample the estimates over time, their driver, decisions, and spectra."""
     with any_letters():
         figure = operando_figure(drawn, truth)
         figure.savefig(file, dpi=DPI, format="png")
 
 
 def save_svg(figure: Figure) -> bytes:
-    """Return a figure as SVG, which is the same each time."""
+    """Return a figure as SVG whose bytes are reproducible."""
     image = BytesIO()
     with any_letters(), rc_context({"svg.hashsalt": "xas-agent"}):
         figure.savefig(image, format="svg", metadata={"Date": None})
@@ -68,7 +68,7 @@ def save_svg(figure: Figure) -> bytes:
 
 
 def part_of_series(drawn: Drawn, series: str, element: str) -> Drawn:
-    """Return what a picture of one series and element shows."""
+    """Return the part of the data that the picture of one series and element shows."""
     frames = [frame for frame in drawn.frames if (frame.series, frame.row["element"]) == (series, element)]
     runs = {frame.row["run_uid"] for frame in frames}
     whole = drawn.count == len(drawn.frames)
@@ -264,14 +264,14 @@ def _draw_panel(
 
 
 def _legend_above(axes: Axes) -> int:
-    """Explain the lines of a panel above the numbers of its decisions; return the number of lines of text."""
+    """Draw the legend of a panel above the numbers of its decisions; return its number of lines of text."""
     handles, labels = axes.get_legend_handles_labels()
     beside = len(labels) if len(labels) <= _LEGEND_ROW else 3
     legend = axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(-0.025, 1), ncols=beside, fontsize=8, frameon=False,
         handlelength=1.6, columnspacing=1.0, handletextpad=0.5, borderaxespad=1.7, borderpad=0.2, labelspacing=0.3,
     )  # fmt: skip
-    legend.set_in_layout(False)  # the title has the room for it
+    legend.set_in_layout(False)  # the title leaves room for it
     return -(-len(labels) // beside)
 
 
@@ -286,7 +286,7 @@ def _say_interval(side: Axes, column: Column, name: str, unit: str, *, alone: bo
 
 
 def _join(timed: Sequence[Axes], column: Column, numbers: dict[str, int]) -> None:
-    """Give the panels over time their decisions and one time axis."""
+    """Draw the decisions in the panels over time, and give these a common time axis."""
     groups: dict[int, list[float]] = {}
     for at, row in column.decisions:
         groups.setdefault(numbers[row["id"]], []).append(at)
@@ -332,7 +332,7 @@ def _overview(part: SubFigure, columns: Sequence[Column], drawn: Drawn, numbers:
 
 
 def _without_frames(drawn: Drawn) -> Figure:
-    """Return the picture of a session in which no frame was answered: the reasons."""
+    """Return the picture of a session without answered frames, which shows the reasons."""
     figure = new_figure(2.0)
     axes = figure.add_subplot()
     axes.set_axis_off()

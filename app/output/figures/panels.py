@@ -1,4 +1,4 @@
-"""The smaller panels of a picture: what drives the sample, other descriptors, what rules computed, spectra."""
+"""The smaller panels of a picture: the driving reading, other descriptors, computed values, spectra."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from .style import AMBER, BLUE, DARK, GREY, PALE, RED, short
 from .trend import part_of
 
 _THIN_SPECTRA = 40
-"""Number of spectra between the first and the last one."""
+"""Largest number of spectra between the first and the last one."""
 _SIGNS = {"degC": "°C", "deg_C": "°C", "degree_Celsius": "°C", "degrees": "°"}
-"""Units of readings as they are written."""
+"""Symbols for units of readings."""
 _SMOOTHED = 5
-"""Frames of the running median whose range says by how much a descriptor changes."""
+"""Number of frames in the running median whose range measures the change of a descriptor."""
 
 
 def driver_of(column: Column) -> str | None:
@@ -35,7 +35,7 @@ def draw_driver(axes: Axes, column: Column, name: str, drawn: Drawn) -> None:
 
 
 def draw_levels(axes: Axes, rules: Sequence[Rule], quantity: str, drawn: Sequence[float] = ()) -> None:
-    """Draw the levels at which rules judge a quantity, but for those that are drawn already."""
+    """Draw the levels at which rules judge a quantity, except those already drawn."""
     parts = [part for rule in rules for part in triggers_in(rule.trigger)]
     levels = [bar for part in parts if getattr(part, "quantity", "") == quantity for bar in getattr(part, "bars", ())]
     for level in dict.fromkeys(level for level in levels if level not in drawn):
@@ -46,7 +46,7 @@ def draw_levels(axes: Axes, rules: Sequence[Rule], quantity: str, drawn: Sequenc
 
 
 def change_of(column: Column, name: str) -> float:
-    """Return by how much a descriptor changes over a series, in standard deviations of repeats."""
+    """Return the change of a descriptor over a series, in standard deviations of repeats."""
     known = column.values(f"{name}_mean")[column.familiar]
     known = known[np.isfinite(known)]
     if len(known) < 2:
@@ -59,7 +59,7 @@ def change_of(column: Column, name: str) -> float:
 
 
 def chosen(column: Column, drawn: Drawn, count: int) -> tuple[list[str], list[str]]:
-    """Return the descriptors that get a panel beside the first one, and the others.
+    """Return the descriptors with a panel of their own besides the first one, and the others.
 
     Those that rules judge come first, then the mean bond length, then those that change most.
     """
@@ -80,7 +80,7 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
     axes.annotate(
         "above: unlike the training spectra", (0.005, OOD_LIMIT), xycoords=axes.get_yaxis_transform(), color=RED,
         fontsize=8, va="top", xytext=(0, -2), textcoords="offset points", zorder=4,
-        bbox={"fc": "white", "ec": "none", "pad": 0.8},  # over the lines of decisions
+        bbox={"fc": "white", "ec": "none", "pad": 0.8},  # covers the lines of decisions
     ).set_in_layout(False)  # fmt: skip
     draw_levels(axes, [rule for rule in rules if rule.trigger.kind != "unfamiliar"], "ood_score", [OOD_LIMIT])
     axes.set_ylim(0, max(1.15, 1.1 * float(np.nanmax(score))))
@@ -88,7 +88,7 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
 
 
 def computed(column: Column, rules: Sequence[Rule]) -> list[list[Judged]]:
-    """Return what rules computed from a quantity, as a rate, by condition; equal conditions of rules are one."""
+    """Return, by condition, values that rules computed from a quantity, such as a rate; equal conditions merge."""
     found: dict[str, list[Judged]] = {}
     for judged in column.judged:
         if judged.compared.what:
@@ -97,7 +97,7 @@ def computed(column: Column, rules: Sequence[Rule]) -> list[list[Judged]]:
 
 
 def draw_computed(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule], characters: int) -> None:
-    """Draw a value that rules computed from a quantity by equal conditions, with its bars."""
+    """Draw a value that rules with equal conditions computed from a quantity, with its bars."""
     quantity = getattr(part_of(rules, judged[0].rule, judged[0].part), "quantity", "")
     values, bars = np.array([j.compared.value for j in judged]), judged[-1].compared.bars
     names = list(dict.fromkeys(j.rule for j in judged))
@@ -117,7 +117,7 @@ def draw_computed(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule], c
     if low > 0 and high > 50 * low:
         axes.set_yscale("log")
         return
-    extent = 4 * max(map(abs, bars)) or high - low or 1.0  # far beyond the bars nothing needs to be told apart
+    extent = 4 * max(map(abs, bars)) or high - low or 1.0  # values far beyond the bars need not be distinguished
     low, high = max(low, -extent), min(high, extent)
     axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
 
@@ -126,7 +126,7 @@ _ENERGY = "energy − tabulated edge (eV), FEFF's scale"
 
 
 def draw_spectra(axes: Axes, below: Axes | None, column: Column, grid: np.ndarray) -> None:
-    """Draw the first and the last aligned spectrum, those between them thinly, and the difference below."""
+    """Draw the first and last aligned spectra, those between them thinned, and the difference below."""
     fits = [k for k, one in enumerate(column.spectra) if one is not None and len(one) == len(grid)]
     fits = [k for k in fits if column.familiar[k]] or fits
     spectra = {k: np.asarray(column.spectra[k]) for k in fits}
@@ -160,5 +160,5 @@ def draw_spectra(axes: Axes, below: Axes | None, column: Column, grid: np.ndarra
 
 
 def has_difference(column: Column, grid: np.ndarray | None) -> bool:
-    """Whether a series has two spectra to compare."""
+    """Return whether a series has two spectra to compare."""
     return grid is not None and sum(one is not None and len(one) == len(grid) for one in column.spectra) > 1

@@ -1,4 +1,4 @@
-"""The picture of a session's data: E0, shifts, edge step and noise of the frames over time."""
+"""The picture of a session's data quality: E0, shifts, edge step and noise of the frames over time."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,12 +17,12 @@ _PANELS = {
 
 
 def quality_figure(drawn: Drawn) -> Figure:
-    """Return the quantities of the alignment over time, a colour per series, with the frames set aside.
+    """Return the figure of the alignment quantities over time, a colour per series, with the frames set aside.
 
     Parameters
     ----------
     drawn : Drawn
-        With frames.
+        Data with at least one frame.
     """
     columns = columns_of(drawn)
     names = [n for n in _PANELS if any(np.isfinite(column.values(n)).any() for column in columns)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .style import BLUE, DPI, GREY, RED, new_figure
 
 if TYPE_CHECKING:
-    from ....models.training import StandardFit  # which imports torch
+    from ....models.training import StandardFit  # imports torch
 
 
 def draw_standards(path: Path, fits: "Sequence[StandardFit]") -> None:

@@ -1,4 +1,4 @@
-"""The panel of a series over time: values with the scatter of repeats, what was judged, bars and decisions."""
+"""The panel of a series over time: values with the scatter of repeats, judgements, bars and decisions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ from .columns import Column, Judged
 from .style import AMBER, BLUE, DARK, GREEN, GREY, RED, short
 
 _MARGIN = 0.07
-"""Free part of a panel above and below the values."""
+"""Free share of a panel above and below the values."""
 _LEAST_SCATTERS = 8.0
-"""Least height of a panel, in standard deviations of repeats, so that noise does not look like a trend."""
+"""Smallest height of a panel, in standard deviations of repeats, so that noise does not look like a trend."""
 _BAR_REACH = 1.3
-"""Distance of a bar from the values, in their range, up to which the panel is extended to show it."""
+"""Distance of a bar from the values, relative to their range, up to which the panel extends to show it."""
 _INTERVAL_REACH = 1.35
-"""Length of the common interval, in ranges of the values, up to which the panel is extended to show it whole."""
+"""Length of the common interval, relative to the range of the values, up to which the panel shows it whole."""
 _NAMED_ACTIONS = 2
-"""Actions that the label of a level names."""
+"""Largest number of actions that the label of a level names."""
 _FEW_DECISIONS = 12
-"""Number of decisions up to which their lines are drawn as broad as others."""
+"""Number of decisions up to which their lines have normal width."""
 _TAG_WIDTH = 0.03
-"""Width of the number of a decision, as a part of the panel's."""
+"""Width of a decision's number, relative to that of the panel."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a panel shows."""
+    """The range of values that a panel shows."""
 
     low: float
     high: float
 
     def holds(self, value: float) -> bool:
-        """Whether a value is in view."""
+        """Return whether a value is in view."""
         return self.low <= value <= self.high
 
 
@@ -52,13 +52,13 @@ def draw_trend(
     *,
     room: int = 60,
 ) -> None:
-    """Draw a descriptor over time: frames, the band in which 90 % of repeats lie, and the bars of the rules on it.
+    """Draw a descriptor over time: frames, the band that holds 90 % of repeats, and the bars of its rules.
 
     Parameters
     ----------
-    side : axes for the 90 % interval of all causes, drawn once, since most of it is common to all frames
-    name : descriptor
-    room : characters that a text in the panel may have
+    side : axes for a single bar of the 90 % interval of all causes, most of which is common to all frames
+    name : name of the descriptor
+    room : number of characters that fit in a text of the panel
     """
     mean, sd = column.values(f"{name}_mean"), np.nan_to_num(column.values(f"{name}_sd_frame"))
     familiar, true = column.familiar, _truth(column, truth)
@@ -74,7 +74,7 @@ def draw_trend(
         column.clock, known - Z90 * sd, known + Z90 * sd, color=BLUE, alpha=0.22, lw=0, label="90 % of repeats"
     )
     axes.plot(column.clock, known, "o-", color=BLUE, ms=3.2, lw=0.7, label="frames")
-    if len(column.rows) == 1:  # a band has no width
+    if len(column.rows) == 1:  # a band of one frame has no width
         axes.vlines(column.clock, known - Z90 * sd, known + Z90 * sd, color=BLUE, alpha=0.4, lw=5)
     _draw_unfamiliar(axes, column, mean, ~familiar, view)
     if name.endswith("_anchored"):
@@ -88,7 +88,7 @@ def draw_trend(
 
 
 def view_of(values: np.ndarray, sd: np.ndarray, levels: Sequence[float] = ()) -> Range:
-    """Return the range of a panel that shows values, and the levels that are near them."""
+    """Return the range of a panel that shows values and the levels near them."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return Range(0.0, 1.0)
@@ -104,7 +104,7 @@ def view_of(values: np.ndarray, sd: np.ndarray, levels: Sequence[float] = ()) ->
 
 
 def bars_of(rules: Sequence[Rule], name: str) -> Iterator[tuple[float, str]]:
-    """Yield each level that rules judge for a quantity, with the actions in words."""
+    """Yield each level at which rules judge a quantity, with the actions in words."""
     wanted, found = {name, f"{name}_mean"}, dict[tuple[float, str], dict[str, None]]()
     if name.endswith("_anchored"):
         bare = name.removesuffix("_anchored")
@@ -128,7 +128,7 @@ def _some(actions: Sequence[str]) -> str:
 
 
 def draw_judged(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule]) -> None:
-    """Draw what rules compared with their bars, if it is a value of the quantity."""
+    """Draw the values that rules compared with their bars, if they are values of the quantity."""
     named = False
     for rule, part in dict.fromkeys((j.rule, j.part) for j in judged):
         mine = [j for j in judged if (j.rule, j.part) == (rule, part)]
@@ -138,7 +138,7 @@ def draw_judged(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule]) -> 
         if isinstance(trigger, Extremum):
             axes.step(at, [j.compared.bars[0] for j in mine], where="post", color=AMBER, lw=1.4, ls="--")
         if frames == 1 and not isinstance(trigger, Extremum):
-            continue  # the frames themselves are judged
+            continue  # the rule judges the frames themselves
         how = f"judged: line through {frames} frames" if frames > 1 else "judged"
         axes.plot(at, [j.compared.value for j in mine], color=DARK, lw=2, label=None if named else how)
         named = True
@@ -164,7 +164,7 @@ def _truth(column: Column, truth: Truth | None) -> np.ndarray:
 def _draw_interval(side: Axes, column: Column, name: str, known: np.ndarray, view: Range, unit: str) -> Range:
     """Draw the interval of the last frame as one bar, on the scale of the panel; return the range of the panel.
 
-    An end that is out of view is an arrow with its value.
+    An arrow with the value replaces an end that is out of view.
     """
     side.set_axis_off()
     frames = np.flatnonzero(np.isfinite(known))
@@ -199,7 +199,7 @@ def _draw_interval(side: Axes, column: Column, name: str, known: np.ndarray, vie
 
 
 def _draw_unfamiliar(axes: Axes, column: Column, mean: np.ndarray, unfamiliar: np.ndarray, view: Range) -> None:
-    """Mark the frames that the model does not know; those out of view at the edge of the panel."""
+    """Mark the unfamiliar frames; those out of view appear at the edge of the panel."""
     if not unfamiliar.any():
         return
     at, values = column.clock[unfamiliar], mean[unfamiliar]
@@ -216,13 +216,13 @@ def _draw_unfamiliar(axes: Axes, column: Column, mean: np.ndarray, unfamiliar: n
 def draw_bars(
     axes: Axes, bars: Sequence[tuple[float, str]], known: np.ndarray, view: Range, unit: str, room: int
 ) -> None:
-    """Draw the levels with what they mean; those out of view as texts at the edge.
+    """Draw the levels with their meaning; those out of view appear as texts at the edge.
 
     Parameters
     ----------
-    bars : (level, words)
-    known : values, from which the words keep away
-    room : characters that a text in the panel may have
+    bars : (level, text) pairs
+    known : values that the texts must not cover
+    room : number of characters that fit in a text of the panel
     """
     finite = known[np.isfinite(known)]
     quarter = max(1, len(finite) // 4)
@@ -230,7 +230,7 @@ def draw_bars(
         if not view.holds(level):
             continue
         axes.axhline(level, color=AMBER, lw=1.3, ls="--", zorder=1.5)
-        # At the end from which the values are farther.
+        # At the end of the panel where the values are farther away.
         ends = [np.abs(part - level).min(initial=np.inf) for part in (finite[:quarter], finite[-quarter:])]
         x, align = (0.01, "left") if ends[0] >= ends[1] else (0.99, "right")
         above = level < view.high - 0.12 * (view.high - view.low)
@@ -253,7 +253,7 @@ def draw_bars(
 
 
 def _after(words: str, before: str) -> str:
-    """Return what the label of a level adds to the one before it.
+    """Return the part of a level's label that differs from the one before.
 
     >>> _after("4 rules to 3.6", "4 rules from 3.4"), _after("stop below 3", "notify from 4")
     ('to 3.6', 'stop below 3')
@@ -263,7 +263,7 @@ def _after(words: str, before: str) -> str:
 
 
 def draw_decisions(panels: Sequence[Axes], groups: Mapping[int, Sequence[float]]) -> None:
-    """Draw a line through all panels at each decision, with the number of its kind above the first one."""
+    """Draw a line through all panels at each decision, with the number of its kind above the first panel."""
     low, high = panels[0].get_xlim()
     several = sum(map(len, groups.values())) > _FEW_DECISIONS
     tags: list[tuple[float, list[int]]] = []
@@ -295,7 +295,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 
 def draw_set_aside(axes: Axes, times: Sequence[float]) -> None:
-    """Mark the times at which frames were set aside along the time axis."""
+    """Mark the times of frames set aside along the time axis."""
     axes.plot(
         times, np.zeros(len(times)), "x", color=AMBER, ms=6, mew=1.6, lw=0, clip_on=False, zorder=6,
         transform=axes.get_xaxis_transform(), label="set aside",

@@ -24,10 +24,10 @@ _MIN_PROBABILITY = 1e-6
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A fitted estimator of those classes of the plan that occur in its training rows."""
+    """A fitted estimator for those classes of the plan that occur in its training rows."""
 
     estimator: Any
-    """Fitted to indices into ``seen``; None if there is only one class."""
+    """Estimator of indices into ``seen``; None if there is only one class."""
     seen: NDArray[np.int_]
     """Indices of the occurring classes among those of the plan."""
     count: int
@@ -52,7 +52,7 @@ class FittedEstimators:
         self.parameters = sum(stored_values(e) for e in (*fitted, *self.regressors.values()))
 
     def predict(self, spectra: Spectra) -> Predictions:
-        """Predict the descriptors of aligned spectra (N, G); those that end early continue with their last value."""
+        """Predict the descriptors of aligned spectra (N, G); short ones continue with their last value."""
         spectra = continued(torch.as_tensor(spectra)).numpy()
         logits = {d: c.logits(spectra) for d, c in self.classifiers.items()}
         return Predictions(logits, {d: r.predict(spectra).astype(float) for d, r in self.regressors.items()})
@@ -78,11 +78,11 @@ class Classical:
     regressor: type
     defaults: Mapping[str, Any]
     search: Sequence[Mapping[str, Any]]
-    """Arguments of the estimators, and ``copies``, the number of disturbed copies of the training spectra. They are
+    """Arguments of the estimators, and ``copies``, the number of disturbed copies of the training spectra. These are
     disturbed as for the SPT, but not mixed, since a mixture has no class."""
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
-        """Train each descriptor on the rows ``train`` that have its label."""
+        """Train each descriptor on those rows of ``train`` that have its label."""
         accepted = self.classifier().get_params()
         common = {k: v for k, v in {"random_state": seed, "n_jobs": 1}.items() if k in accepted}
         arguments = {**self.defaults, **settings, **common}
@@ -106,7 +106,7 @@ class Classical:
 def training_rows(
     plan: TrainingPlan, train: NDArray[np.int_], copies: int, seed: int
 ) -> tuple[Spectra, NDArray[np.int_]]:
-    """Return the clean spectra of ``train`` followed by disturbed copies, and the row of each."""
+    """Return the clean spectra of ``train`` followed by disturbed copies, and the row of each spectrum."""
     index = torch.as_tensor(train)
     generator = torch.Generator().manual_seed(seed)
     unmixed, settings = torch.eye(len(index)), plan.config.augmentation

@@ -25,7 +25,7 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """Name in file names and tables."""
+        """Name of the condition in file names and tables."""
         return "clean" if self.kind == "clean" else f"{self.kind} {self.amount:g}"
 
 
@@ -53,7 +53,7 @@ AXES: dict[str, str] = {
 def disturbed(plan: TrainingPlan, index: NDArray[np.int_], condition: Condition, seed: int = 0) -> Spectra:
     """Disturb the rows ``index`` and align them again, (n, G); the same seed gives the same spectra.
 
-    Spectra are NaN beyond the end of their row, or of the condition.
+    Spectra are NaN beyond the end of their row or of the condition.
     """
     generator = torch.Generator().manual_seed(seed)
     fine = plan.rows.fine[torch.as_tensor(index)]

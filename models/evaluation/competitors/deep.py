@@ -15,7 +15,7 @@ from ...training import Augmentation, Scale, Targets, TrainingPlan, continued, t
 from ..contract import Fitted, Predictions, Spectra
 from .networks import ArithmeticSizes, CNNSizes, Joint, TokenSizes, amformer, cnn, ft_transformer
 
-_BATCH_ROWS = 512  # of predictions, which fit the cache of a core
+_BATCH_ROWS = 512  # number of rows per prediction, which fit the cache of a core
 _NO_AUGMENTATION = Augmentation(disturbed=0.0, mixed=0.0)
 
 
@@ -38,7 +38,7 @@ class TrainedCompetitor:
     network: nn.Module
     scale: Scale
     classified: Mapping[str, int]
-    """Number of classes by descriptor."""
+    """Number of classes, by descriptor."""
     regressed: Sequence[str]
     mean: Tensor
     sd: Tensor
@@ -83,7 +83,7 @@ class Deep:
     search: Sequence[Mapping[str, Any]]
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> Fitted:
-        """Train on the rows ``train`` to the last epoch, since no rows are left for early stopping."""
+        """Train on the rows ``train`` to the last epoch, since no rows remain for early stopping."""
         sizes = {k: v for k, v in settings.items() if k in self.sizes.model_fields}
         recipe = DeepSettings.model_validate({k: v for k, v in settings.items() if k not in sizes})
         schedule = plan.config.optimisation.model_copy(update=recipe.model_dump(exclude={"augmented"}))

@@ -67,7 +67,7 @@ class PLS:
 
     @staticmethod
     def _left_out(spectra: Array, y: Array, groups: NDArray[np.generic], components: int) -> float:
-        """Mean squared error over left-out groups."""
+        """Return the mean squared error over left-out groups."""
         errors: list[float] = []
         for group in np.unique(groups):
             held = groups == group

@@ -25,7 +25,7 @@ class TokenSizes(Settings):
     """Sizes of :func:`ft_transformer`."""
 
     points: int = 8
-    """Neighbouring grid points per token; 1 is as published."""
+    """Number of neighbouring grid points per token; 1 is the published value."""
     width: int = 96
     blocks: int = 3
     heads: int = 4
@@ -39,16 +39,16 @@ class ArithmeticSizes(TokenSizes):
     prompts: int = 16
     """Learnt queries of every attention; the heads read the first."""
     summed: int = 8
-    """Tokens that a prompt of the additive attention reads."""
+    """Number of tokens that a prompt of the additive attention reads."""
     multiplied: int = 6
-    """Tokens that a prompt of the multiplicative attention reads."""
+    """Number of tokens that a prompt of the multiplicative attention reads."""
 
 
 class Joint(nn.Module):
     """A body (N, G) → (N, features) under the latent layer and the heads of an SPT of one member.
 
     ``forward`` takes spectra (N, G) or (N, 1, G), and returns logits, mean and log-variance as :meth:`SPT.forward`.
-    Spectra that end early (NaN) continue with their last value, since these networks do not know where a spectrum is
+    Spectra that end early (NaN) continue with their last value, since these networks cannot tell where a spectrum is
     known.
     """
 
@@ -195,7 +195,7 @@ class ArithmeticBlock(nn.Module):
 
 
 class FirstToken(nn.Module):
-    """(N, tokens, width) → (N, width) of the first token."""
+    """Select the first token: (N, tokens, width) → (N, width)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, 0]
@@ -204,7 +204,7 @@ class FirstToken(nn.Module):
 def amformer(shape: SPTShape, sizes: ArithmeticSizes) -> Joint:
     """AMFormer (Cheng et al., Arithmetic Feature Interaction Is Necessary for Deep Tabular Learning, AAAI 2024).
 
-    This is the form for many features, in which already the first block has fewer prompts than tokens.
+    This is the form for many features, in which even the first block has fewer prompts than tokens.
     """
     tokens = Tokens(shape.grid_points, sizes.points, sizes.width)
     counts = [tokens.count] + [sizes.prompts] * (sizes.blocks - 1)

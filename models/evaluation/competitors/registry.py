@@ -13,4 +13,4 @@ COMPETITORS: dict[str, Competitor] = {
 }
 ALL_COMPETITORS = COMPETITORS | {SPT_NAME: _SPT}
 NETWORKS = frozenset({CNN.name, FT_TRANSFORMER.name, AMFORMER.name, SPT_NAME})
-"""Competitors that depend on their seed, so that several are trained and averaged."""
+"""Competitors that depend on a seed, so that several are trained and averaged."""

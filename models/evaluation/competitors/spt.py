@@ -26,12 +26,12 @@ from ...training import (
 from ..contract import Predictions, Spectra
 
 _BATCH_ROWS = 64
-_BLEND_FOLDS = 15  # one of which fits the blend
+_BLEND_FOLDS = 15  # number of folds; one of them fits the blend
 
 
 @dataclass(frozen=True)
 class FittedSPT:
-    """A trained SPT with recall, its blend fitted on held-out rows."""
+    """A trained SPT with recall; its blend is fitted on held-out rows."""
 
     plan: TrainingPlan
     served: Served
@@ -39,7 +39,7 @@ class FittedSPT:
 
     @torch.no_grad()
     def predict(self, spectra: Spectra) -> Predictions:
-        """As :meth:`Fitted.predict`."""
+        """Return predictions as :meth:`Fitted.predict` does."""
         out = torch.cat([self.served(part) for part in torch.from_numpy(spectra).split(_BATCH_ROWS)]).double().numpy()
         return from_columns(self.plan, out)
 
@@ -69,7 +69,7 @@ class SPTCompetitor:
     search: Sequence[Mapping[str, Any]] = ({},)
 
     def fit(self, plan: TrainingPlan, train: NDArray[np.int_], settings: Mapping[str, Any], seed: int) -> FittedSPT:
-        """As :meth:`Competitor.fit`; one fold of the materials, which depends on the seed, fits the blend."""
+        """Train as :meth:`Competitor.fit` does; one fold of the materials, chosen by the seed, fits the blend."""
         train = share_of(plan.data.material, train, settings.get("materials", 1.0), seed)
         variant = plan.variant(train, changed_config(plan.config, settings))
         if "only" in settings:

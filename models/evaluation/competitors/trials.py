@@ -1,4 +1,4 @@
-"""Trials: a competitor is trained and judged."""
+"""Trials: each trains and judges a competitor."""
 
 import time
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ _SITE_SPLIT_SEED = 0
 
 
 class Trial(Settings):
-    """A competitor with its settings, and the split that gives training and judging rows."""
+    """A competitor with its settings, and the split that supplies training and judging rows."""
 
     competitor: str
     split: Split
     settings: dict[str, Any]
     seed: int = 0
     disturbances: bool = False
-    """Whether all conditions of :mod:`.conditions` judge it, not only clean spectra."""
+    """Whether to judge it under all conditions of :mod:`.conditions`, and not only on clean spectra."""
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
@@ -42,20 +42,20 @@ class TrialOutcome:
     """Result of a trial."""
 
     predictions: dict[str, Predictions]
-    """By condition, for the judging rows of :func:`split_rows`."""
+    """Predictions by condition, for the judging rows of :func:`split_rows`."""
     parameters: int
     seconds: float
     """Duration of the training."""
     latency_ms: float
-    """Shortest time for one spectrum on one thread."""
+    """Shortest time for one spectrum on one thread, ms."""
 
 
 def split_rows(plan: TrainingPlan, split: Split) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Return the indices of training and of judging rows.
 
-    ``material``: ``train`` and ``val``, without a common material. ``site``: as many rows, drawn at random from both,
-    so that sites of one structure, which are near copies of each other, are on both sides. ``search``: within
-    ``train``, by material."""
+    ``material``: ``train`` and ``val``, without a common material. ``site``: equal numbers of rows, drawn at random
+    from both, so that sites of one structure, which are near copies of each other, are on both sides. ``search``:
+    within ``train``, by material."""
     if split == "material":
         return plan.learnt, plan.judged
     if split == "site":
@@ -70,7 +70,7 @@ def run_trial(trial: Trial, config: TrainingConfig, folder: Path) -> TrialOutcom
 
     Parameters
     ----------
-    folder : with the FEFF rows
+    folder : folder of the FEFF rows
     """
     plan = TrainingPlan.read(config, folder)
     train, judged = split_rows(plan, trial.split)
@@ -114,7 +114,7 @@ def unpack(arrays: Arrays) -> TrialOutcome:
 
 
 def depends_on(trial: Trial, config: TrainingConfig) -> Any:
-    """Return all that a trial's outcome depends on."""
+    """Return everything that a trial's outcome depends on."""
     parts = {"dataset", "edge_ev", "grid", "classified", "regressed", "augmentation", "protocol", "seed"}
     if trial.competitor == SPT_NAME:
         parts |= {"network", "optimisation"}
@@ -129,7 +129,7 @@ def _packed(trial: Trial, config: TrainingConfig, folder: Path) -> Arrays:
 def outcomes(
     trials: Sequence[Trial], config: TrainingConfig, folder: Path, kept: Path, jobs: int, progress: Progress
 ) -> dict[Trial, TrialOutcome]:
-    """Run trials that are not finished yet, and return the outcomes of all (:func:`.kept.run_all`)."""
+    """Run the unfinished trials, and return the outcomes of all (:func:`.kept.run_all`)."""
     pieces = [
         Piece(f"{t.competitor}-{t.split}-{t.seed}", depends_on(t, config), partial(_packed, t, config, folder))
         for t in trials

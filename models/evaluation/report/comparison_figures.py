@@ -1,6 +1,6 @@
-"""Figures that compare models and variants: a panel per descriptor, the SPT on top in blue.
+"""Figures that compare models and variants: one panel per descriptor, the SPT on top in blue.
 
-The figures do not use pyplot, and no score is computed here.
+The figures do not use pyplot, and compute no scores.
 """
 
 from collections.abc import Collection, Mapping
@@ -95,7 +95,7 @@ def differences(
 def curves(
     table: pd.DataFrame, by: str, x: str, xlabel: str, classified: Collection[str] = (), panel: str = "descriptor"
 ) -> Figure:
-    """Draw scores against an amount, for robustness and transfer: a line per ``by``, a panel per ``panel``.
+    """Draw scores against an amount, for robustness and transfer: one line per ``by``, one panel per ``panel``.
 
     Parameters
     ----------

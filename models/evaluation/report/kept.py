@@ -1,4 +1,4 @@
-"""Long computations in processes, with results kept on disk, so that an interrupted report continues."""
+"""Runs long computations in processes and stores their results, so that an interrupted report continues."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class Piece:
 
     name: str
     depends: Any
-    """All that the result depends on, as JSON; a change invalidates the kept file."""
+    """Everything that the result depends on, as JSON; a change invalidates the stored file."""
     call: Callable[[], Mapping[str, NDArray[Any]]]
 
     @property
@@ -43,7 +43,7 @@ def run_all(task: str, pieces: Sequence[Piece], folder: Path, jobs: int, progres
     ----------
     task : name of the work in ``progress``
     folder : folder of finished results
-    jobs : pieces at the same time, each on one thread
+    jobs : number of pieces at the same time, each on one thread
     progress : called when a piece is finished
     """
     folder.mkdir(parents=True, exist_ok=True)

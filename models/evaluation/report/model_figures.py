@@ -1,6 +1,6 @@
-"""Figures about one model: confusion, ROC, parity, reliability and coverage, a panel per descriptor.
+"""Figures about one model: confusion, ROC, parity, reliability and coverage, with one panel per descriptor.
 
-The figures do not use pyplot, and no score is computed here.
+The figures do not use pyplot, and compute no scores.
 """
 
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ def parity(pairs: Mapping[str, tuple[Array, Array]], units: Mapping[str, str] | 
 
 @STYLE
 def reliability(tables: Mapping[str, tuple[pd.DataFrame, float]]) -> Figure:
-    """Draw the share correct against confidence (:func:`~.tables.calibration`), and the confidences below."""
+    """Draw the share of correct answers against confidence (:func:`~.tables.calibration`) above the confidences."""
     count = len(tables)
     figure = Figure(figsize=(max(2.0 * count, 4.0), 3.3), layout="constrained")
     panels = figure.subplots(2, max(count, 1), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 _LONG_CELL_CHARACTERS = 40
-"""Length from which a table's cell is broken into lines."""
+"""Length above which a table's cell is broken into lines, in characters."""
 
 # No raw HTML and no images: names in the text come from files, and the page must not load anything.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
@@ -21,12 +21,12 @@ class PageFigure:
 
     slug: str
     uri: str
-    """Data URI of its picture."""
+    """Data URI of the picture."""
     alt: str
     width: int
-    """CSS pixels; narrow windows shrink the figure until it would be illegible, and then scroll."""
+    """Width, CSS pixels; narrow windows shrink the figure until it would be illegible, and then scroll."""
     caption: str
-    """Markdown."""
+    """Caption in Markdown."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PageTable:
 
     slug: str
     caption: str
-    """Markdown."""
+    """Caption in Markdown."""
     columns: Sequence[tuple[str, bool]]
     """Name of each column, and whether its cells are numbers."""
     rows: Sequence[Sequence[str]]
@@ -48,7 +48,7 @@ class PagePart:
     number: tuple[int, ...]
     title: str
     text: str
-    """Markdown."""
+    """Text in Markdown."""
     figures: Sequence[PageFigure]
     tables: Sequence[PageTable]
 
@@ -70,7 +70,7 @@ def render_page(title: str, lead: str, parts: Sequence[PagePart]) -> str:
     ----------
     title : plain text
     lead : Markdown
-    parts : all sections in reading order, subsections behind their section
+    parts : all sections in reading order; subsections follow their section
     """
     return _template().render(title=title, lead=lead, parts=parts, long=_LONG_CELL_CHARACTERS)
 

@@ -1,6 +1,6 @@
 """Figures of single studies: a delithiation series, maps of spectra, out-of-distribution detection.
 
-The figures do not use pyplot, and no score is computed here.
+The figures do not use pyplot, and compute no scores.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ def delithiation(table: pd.DataFrame) -> Figure:
 
 @STYLE
 def embedding(points: Array, colourings: Mapping[str, NDArray[Any]]) -> Figure:
-    """Draw points (N, 2) coloured by categories or values (N,), a panel each; missing values in pale grey."""
+    """Draw points (N, 2) coloured by categories or values (N,), one panel each; missing values are pale grey."""
     figure, panels = panelled(len(colourings), columns=3, height=3.0)
     for axes, (name, values) in zip(panels, colourings.items(), strict=True):
         missing = pd.isna(values) | (values.astype(str) == "")
@@ -114,7 +114,7 @@ def _are_categories(values: NDArray[Any]) -> bool:
 
 
 def _categories(values: NDArray[Any]) -> dict[Any, Any]:
-    """Colours: viridis for numbers, else the palette, the most frequent names first."""
+    """Return colours: viridis for numbers, otherwise the palette, with the most frequent names first."""
     names, counts = np.unique(values, return_counts=True)
     if np.issubdtype(values.dtype, np.number):
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(names)))

@@ -29,13 +29,13 @@ STYLE = matplotlib.rc_context(
         "xtick.color": "#444444",
         "ytick.color": "#444444",
         "legend.frameon": False,
-        "text.parse_math": False,  # a $ in a name is a $
+        "text.parse_math": False,  # a $ in a name is a dollar sign
     }
 )
-WIDTH = 10.0  # inches
+WIDTH = 10.0  # in inches
 BLUE, GREY, RED, GREEN = "#1f5fa8", "#7a7a7a", "#b3261e", "#2e7d32"
 DENSE_POINTS = 1000
-"""Number of points from which a scatter plot is stored as pixels inside an SVG."""
+"""Number of points above which a scatter plot is stored as pixels inside an SVG."""
 
 # Okabe and Ito's palette, darkened for white paper. Lines of networks are solid, of trees dashed, of linear models
 # dotted.
@@ -95,7 +95,7 @@ def pale(colour: str, share: float = 0.3) -> tuple[float, float, float]:
 def panelled(
     count: int, columns: int = 4, height: float = 2.5, xlabel: str = "", **share: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with ``count`` panels in rows of at most ``columns``; ``xlabel`` below the lowest ones."""
+    """Return a figure with ``count`` panels in rows of at most ``columns``; ``xlabel`` is below the lowest ones."""
     rows = -(-max(count, 1) // columns)
     columns = -(-max(count, 1) // rows)
     width = WIDTH * {1: 0.5, 2: 0.75}.get(columns, 1.0)

@@ -13,7 +13,7 @@ from ...training import scores
 from ..contract import Predictions
 
 _MIN_GROUP_ROWS = 10
-"""Smaller groups are marked, since their scores are unreliable."""
+"""Size below which groups are marked, since their scores are unreliable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def score(
     descriptor: str, truth: Mapping[str, Array], value: Mapping[str, Array], classified: Collection[str]
 ) -> float:
     """Return weighted F1 of a classified descriptor or R² of a regressed one, as
-    :func:`xas_agent.models.training.metrics.scores`.
+    :func:`xas_agent.models.training.metrics.scores` does.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def score(
 
     Returns
     -------
-    NaN without labels, or with fewer than two for R².
+    Score; NaN without labels, or with fewer than two for R².
     """
     known = int(np.sum(~np.isnan(truth[descriptor])))
     if known < (1 if descriptor in classified else 2):
@@ -52,7 +52,7 @@ def score(
 
 
 def draws_of(materials: int, draws: int, seed: int) -> NDArray[np.int_]:
-    """Return how often each material is in each resample with replacement, (draws, materials)."""
+    """Return how often each material occurs in each resample with replacement, (draws, materials)."""
     return np.random.default_rng(seed).multinomial(materials, np.full(materials, 1 / materials), size=draws)
 
 
@@ -102,7 +102,7 @@ def coverage_interval(
 
 
 def _measured(sums: Array, merit: Callable[[Array], Array], draws: int, seed: int) -> FigureOfMerit:
-    """``merit`` maps (…, K) sums over materials to (…,) figures; ``sums`` is (M, K), one row per material."""
+    """Return a figure with its interval; ``merit`` maps sums (…, K) to figures (…,), ``sums`` is (materials, K)."""
     if not len(sums):
         return FigureOfMerit(float("nan"), float("nan"), float("nan"))
     drawn = merit(draws_of(len(sums), draws, seed) @ sums)
@@ -111,9 +111,9 @@ def _measured(sums: Array, merit: Callable[[Array], Array], draws: int, seed: in
 
 
 def _sums(truth: Array, value: Array, classified: bool, material: NDArray[np.str_]) -> Array:
-    """Sums (M, K) per material from which the headline score is computed, and which add up over materials.
+    """Return sums (M, K) per material that add up over materials and give the headline score.
 
-    Hits, true and predicted counts of every class; or rows, Σt, Σt², Σ(t − p)² about the mean of t.
+    These are hits, true and predicted counts of every class; or rows, Σt, Σt², Σ(t − p)² about the mean of t.
     """
     known = ~np.isnan(truth)
     t, p = truth[known], value[known]
@@ -135,7 +135,7 @@ def _sums(truth: Array, value: Array, classified: bool, material: NDArray[np.str
 
 
 def _merit(sums: Array, classified: bool) -> Array:
-    """(…, K) sums → (…,) weighted F1 or R², scikit-learn's definitions."""
+    """Return weighted F1 or R² by scikit-learn's definitions, (…, K) sums → (…,)."""
     if classified:
         hits, true, predicted = np.split(sums, 3, axis=-1)
         f1 = 2 * hits / np.maximum(true + predicted, 1)
@@ -157,9 +157,9 @@ def descriptor_scores(
     classes: Mapping[str, NDArray[np.int_]],
     material: NDArray[np.str_] | None = None,
 ) -> pd.DataFrame:
-    """Return the scores, a row per descriptor that is predicted and labelled.
+    """Return the scores, with a row per descriptor that is predicted and labelled.
 
-    With ``material`` (N,) the headline score (weighted F1 or R²) comes with its 95 % interval, ``low`` and ``high``.
+    With ``material`` (N,), the headline score (weighted F1 or R²) has its 95 % interval, ``low`` and ``high``.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
@@ -210,11 +210,11 @@ class Roc:
     """One class against the rest, for every class of a descriptor."""
 
     curves: dict[int, tuple[Array, Array]]
-    """False and true positive rates per class."""
+    """False and true positive rates of each class."""
     auroc: dict[int, float]
-    """Area under the curve per class."""
+    """Area under the curve of each class."""
     weighted: float
-    """Mean area, weighted by the rows of the classes; NaN without any class."""
+    """Mean area, weighted by the rows of the classes; NaN if there is no class."""
 
 
 def roc(
@@ -223,7 +223,7 @@ def roc(
     predictions: Predictions,
     classes: Mapping[str, NDArray[np.int_]],
 ) -> Roc:
-    """Return the receiver operating characteristics; classes that all or no rows have are left out."""
+    """Return the receiver operating characteristics; classes of all rows or of none are left out."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     known = ~np.isnan(truth[descriptor])
@@ -249,8 +249,8 @@ def by_group(
 ) -> pd.DataFrame:
     """Return the headline scores of the rows of each group (N,); rows without a group are left out.
 
-    Groups under ten rows carry their count in their name. A score is NaN where fewer than ten of a larger group's
-    rows are labelled, and R² where all of a group's truths are equal.
+    Groups of fewer than ten rows carry their count in their name. A score is NaN if fewer than ten rows of a larger
+    group are labelled; R² is also NaN if all truths of a group are equal.
     """
     best = predictions.best(classes)
     names = [d for d in best if d in truth]
@@ -272,8 +272,8 @@ def by_group(
 def calibration(confidence: Array, correct: NDArray[np.bool_], bins: int = 10) -> tuple[pd.DataFrame, float]:
     """Return the reliability of confidences (n,) and the expected calibration error.
 
-    Bins of equal width; mean confidence, share correct and rows of each that is not empty, and their mean
-    distance weighted by rows (Guo et al., ICML 2017, eq. 3).
+    The table has bins of equal width with their mean confidence, share of correct answers and number of rows, without
+    empty bins. The error is the mean distance of the two, weighted by rows (Guo et al., ICML 2017, eq. 3).
     """
     inside = np.minimum((confidence * bins).astype(int), bins - 1)
     rows, sure, right = (np.bincount(inside, w, minlength=bins) for w in (None, confidence, correct))

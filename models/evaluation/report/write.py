@@ -20,7 +20,7 @@ from tabulate import tabulate
 from .page import PageFigure, PagePart, PageTable, render_page
 
 _MAX_SVG_BYTES = 300_000
-"""Size above which the HTML page contains a figure's PNG instead."""
+"""Size above which the HTML page contains a figure's PNG instead, bytes."""
 _PNG_DPI = 160
 
 
@@ -30,12 +30,12 @@ class Section:
 
     title: str
     text: str = ""
-    """Markdown. Names from files must go through :func:`plain`."""
+    """Text in Markdown. Names from files must go through :func:`plain`."""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    """By slug, unique in the report: letters, digits, ``-`` and ``_``."""
+    """Tables by slug, which is unique in the report: letters, digits, ``-`` and ``_``."""
     figures: dict[str, Figure] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
-    """Markdown, by the slug of a table or figure."""
+    """Captions in Markdown, by the slug of a table or figure."""
     sections: list["Section"] = field(default_factory=list)
 
 
@@ -136,8 +136,8 @@ def _columns(table: pd.DataFrame) -> pd.DataFrame:
 def cells(column: pd.Series) -> list[str]:
     """Return the texts of a column's cells.
 
-    Counts with thousands separators; numbers whose column ends in a unit in brackets, ``training (s)``, with three
-    significant figures; other numbers, the scores, with three decimals; a dash for what is missing.
+    Counts have thousands separators. Numbers whose column ends in a unit in brackets, ``training (s)``, have three
+    significant figures; other numbers, the scores, have three decimals. A dash stands for a missing value.
     """
     values = column.tolist()
     known = [v for v in values if not pd.isna(v)]

@@ -1,1 +1,1 @@
-"""Studies: the questions that the report answers."""
+"""Studies that answer the questions of the report."""

@@ -16,9 +16,9 @@ from ...training import TrainingPlan
 from ..report import BLUE, GREY, RED, STYLE, WIDTH, Section, panelled
 
 _GRADIENT_ROWS = 128
-"""Rows whose gradients are averaged."""
+"""Number of rows whose gradients are averaged."""
 _MIN_CLASS_ROWS = 5
-"""Rows that a class needs in the table of band weights."""
+"""Number of rows that a class needs in the table of band weights."""
 
 
 def add_attribution(
@@ -29,8 +29,8 @@ def add_attribution(
     Parameters
     ----------
     spectra : (N, G) aligned spectra
-    labels : (N,) per descriptor
-    step_ev : distance of the spectral points
+    labels : (N,) labels of each descriptor
+    step_ev : distance between spectral points, eV
     """
     sentences: list[str] = []
     energy, config = plan.rows.grid.energy, plan.config
@@ -80,7 +80,7 @@ def add_attribution(
 
 @torch.no_grad()
 def queries(served: Served, spectra: Tensor) -> Array:
-    """Return the queries (N, members · key) by which the network recalls sites, of aligned spectra (N, G)."""
+    """Return the queries (N, members · key) with which the network recalls sites, for aligned spectra (N, G)."""
     scaled = (spectra - served.centre) / served.spread
     return torch.cat([served.spt(part)[3].flatten(1) for part in scaled.split(64)]).double().numpy()
 
@@ -131,7 +131,7 @@ def attention(served: Served, spectra: Tensor) -> Array:
     assert isinstance(branch, GraphAttention)
     before = served.spt.blocks[:last](served.spt.embedding((spectra - served.centre) / served.spread))
     here, there, _ = branch.projected(before)
-    weight = branch.attention(here, there).mean(dim=2)  # over heads
+    weight = branch.attention(here, there).mean(dim=2)  # the mean over heads
     return branch.frames(weight).mean(dim=2).double().numpy()
 
 
@@ -173,7 +173,7 @@ def saliency(served: Served, spectra: Tensor, names: Sequence[str], regressed: S
 
 @STYLE
 def band_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the weight of each band (columns) by class (rows), as difference to the mean of all rows."""
+    """Draw the weight of each band (columns) by class (rows), minus the mean of all rows."""
     figure, panels = panelled(len(tables), columns=3, height=3.0)
     deviations = {d: t - t.loc["all"] for d, t in tables.items()}
     most = max((float(np.abs(t.to_numpy()).max()) for t in deviations.values()), default=0.0) or 1.0

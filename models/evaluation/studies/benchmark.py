@@ -33,7 +33,7 @@ from ..contract import Predictions, averaged, classes_of
 from ..report import tables
 
 METAL_DESCRIPTORS = ("OS", "CN", "OCN", "CN2", "PSGO", "NNRS", "MOOD")
-"""The paper's seven descriptors of metal sites; those of oxygen sites are OS, CN, CN2, NNRS, NNOSM, PSGO."""
+"""The paper's seven descriptors of metal sites; oxygen sites have OS, CN, CN2, NNRS, NNOSM, PSGO."""
 
 
 class BenchmarkSettings(Settings):
@@ -45,13 +45,13 @@ class BenchmarkSettings(Settings):
     """Whether to search the settings of each competitor on an inner split of the training materials; otherwise the
     defaults are used."""
     members: int = 5
-    """Networks of each competitor with different seeds, whose answers are averaged, in the split by material."""
+    """Number of networks of each competitor with different seeds, whose answers are averaged; split by material."""
     members_by_site: int = 1
-    """Networks of each competitor, and of the SPT, in the split by site."""
+    """Number of networks of each competitor, and of the SPT; split by site."""
     lone_spts: int = 2
-    """Single SPTs in the split by material, the reference of Experts and ablations."""
+    """Number of single SPTs in the split by material, the reference of Experts and ablations."""
     judged: tuple[str, ...] = METAL_DESCRIPTORS
-    """Descriptors that choose the settings and judge the SPT; those that the model does not have are left out."""
+    """Descriptors that choose the settings and judge the SPT; those that the model lacks are left out."""
     experts: tuple[str, ...] = METAL_DESCRIPTORS
     """Judged descriptors for which a separate SPT is trained."""
     ablations: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -72,15 +72,15 @@ class BenchmarkSettings(Settings):
 
 @dataclass(frozen=True)
 class CompetitorResult:
-    """Predictions of one competitor for the rows of one split, of its networks together and of each alone."""
+    """Predictions of one competitor for the rows of one split, by its networks together and by each alone."""
 
     predictions: dict[str, Predictions]
-    """By condition, of all networks together."""
+    """Predictions of all networks together, by condition."""
     singles: list[Predictions]
-    """Of each network, on clean spectra."""
+    """Predictions of each network on clean spectra."""
     parameters: int
     seconds: float
-    """Duration of the training of all networks, on one thread; NaN for the shipped model without lone SPTs."""
+    """Duration of the training of all networks, on one thread, s; NaN for the shipped model without lone SPTs."""
     latency_ms: float
 
 
@@ -151,9 +151,9 @@ def run(
 
     Parameters
     ----------
-    folder : with the FEFF rows
+    folder : folder of the FEFF rows
     kept : folder of finished results
-    jobs : trials at the same time
+    jobs : number of trials at the same time
     """
     config = plan.config
 
@@ -210,7 +210,7 @@ def shipped_result(model: Model, plan: TrainingPlan, lone: Sequence[TrialOutcome
     members = model.card.training["members"]
     seconds = members * float(np.mean([o.seconds for o in lone])) if lone else float("nan")
     singles = [o.predictions["clean"] for o in lone]
-    # Recalled numbers count, as the spectra of nearest neighbours and the leaves of trees do.
+    # Recalled numbers count, like the spectra of nearest neighbours and the leaves of trees.
     numbers = model.card.training["parameters"] + model.card.training.get("recalled_numbers", 0)
     return CompetitorResult(predictions, singles, numbers, seconds, latency)
 

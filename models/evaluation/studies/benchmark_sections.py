@@ -29,13 +29,13 @@ _PAPER_METAL_SCORES = {
     "NNRS": 0.764,
     "MOOD": 0.690,
 }
-"""Of the paper's Joint SPT on metal sites: other elements, twelve times the data, apparently split by site."""
+"""Scores of the paper's Joint SPT on metal sites: other elements, twelve times the data, apparently split by site."""
 _PAPER_OXYGEN_SCORES = {"CN": 0.951, "CN2": 0.827, "PSGO": 0.620, "NNRS": 0.846, "NNOSM": 0.938}
-"""Of the paper's Joint SPT on oxygen sites."""
+"""Scores of the paper's Joint SPT on oxygen sites."""
 _NOISE_DESCRIPTORS = ("OS", "CN", "OCN")
 """Descriptors whose loss of score under noise is reported."""
 _COMPARABLE_SCORE_GAP = 0.05
-"""Competitors whose clean score is within this gap of the SPT's are compared with it under noise."""
+"""Largest gap between a competitor's clean score and the SPT's at which they are compared under noise."""
 
 
 def sections(b: Benchmark) -> list[Section]:
@@ -63,7 +63,7 @@ def scores(b: Benchmark, split: Split) -> dict[str, dict[str, FigureOfMerit]]:
 
 
 def score_table(by_name: Mapping[str, Mapping[str, FigureOfMerit]]) -> pd.DataFrame:
-    """Return the values without intervals, a row per descriptor and a column per competitor."""
+    """Return the values without intervals, with a row per descriptor and a column per competitor."""
     return pd.DataFrame({n: {d: m.value for d, m in of.items()} for n, of in by_name.items()}).rename_axis(
         "descriptor"
     )
@@ -228,7 +228,7 @@ def robustness(b: Benchmark) -> Section:
 
 
 def noise_losses(b: Benchmark) -> pd.DataFrame:
-    """Return the scores that the SPT and the most robust comparable competitor lose at σ = 0.02."""
+    """Return the losses of score at σ = 0.02, of the SPT and of the most robust comparable competitor."""
     rows: dict[str, dict[str, object]] = {}
     for d in (d for d in _NOISE_DESCRIPTORS if d in b.descriptors):
         clean, noisy = (

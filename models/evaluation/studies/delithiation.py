@@ -23,7 +23,7 @@ def delithiation(settings: DelithiationSettings, data: Path, kept: Path, jobs: i
     ----------
     data : folder of the FEFF rows
     kept : folder of finished results
-    jobs : trainings at the same time
+    jobs : number of trainings at the same time
     """
     means: list[CompositionMean] = []
     for config in settings.targets:
@@ -62,19 +62,19 @@ def delithiation(settings: DelithiationSettings, data: Path, kept: Path, jobs: i
 
 @dataclass(frozen=True)
 class CompositionMean:
-    """Predicted mean oxidation state of one composition in one stacking, the mean over its sites."""
+    """Predicted mean oxidation state of one composition in one stacking, averaged over its sites."""
 
     target: str
     model: str
     condition: str
     expected: float
-    """4 − x."""
+    """Expected value, 4 − x."""
     stacking: str
     unseen: bool
-    """Whether the rows have another ordering of Li, on which nothing is trained."""
+    """Whether the rows have another ordering of Li, which is never trained on."""
     predicted: float
     error: float
-    """Absolute error, the mean over the draws."""
+    """Absolute error, averaged over the draws, e."""
 
     @property
     def end(self) -> bool:
@@ -110,11 +110,11 @@ _PARTS: dict[str, Callable[[CompositionMean], bool]] = {
 }
 
 _OUTSIDE = tuple(_PARTS)[2:]
-"""Ends, where leaving a composition out means extrapolation, and distorted structures."""
+"""Parts of the series outside the interior: ends, where predictions extrapolate, and distorted structures."""
 
 
 def _summary(means: Sequence[CompositionMean], models: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean absolute errors, e, a row per target, condition and model."""
+    """Return mean absolute errors, e, with a row per target, condition and model."""
     rows: list[dict[str, Any]] = []
     for target, condition, model in dict.fromkeys((m.target, m.condition, m.model) for m in means):
         of_model = [m for m in means if (m.target, m.condition, m.model) == (target, condition, model)]
@@ -129,7 +129,7 @@ def _summary(means: Sequence[CompositionMean], models: Sequence[str]) -> list[di
 
 
 def _compositions(means: Sequence[CompositionMean], models: Sequence[str]) -> list[dict[str, Any]]:
-    """Predictions side by side, a row per target, composition and stacking."""
+    """Return the predictions side by side, with a row per target, composition and stacking."""
     rows: dict[tuple[str, float, str, bool], dict[str, Any]] = {}
     for m in sorted(means, key=lambda m: models.index(m.model)):
         if m.condition == AS_COMPUTED:
@@ -140,7 +140,7 @@ def _compositions(means: Sequence[CompositionMean], models: Sequence[str]) -> li
 
 
 def _findings(summary: Sequence[Mapping[str, Any]], network: str) -> str:
-    """Interior errors by target and condition, and the errors of the network outside of the interior."""
+    """Return interior errors by target and condition, and the errors of the network outside the interior."""
     paragraphs: list[str] = []
     for target, condition in dict.fromkeys((r["target"], r["spectra"]) for r in summary):
         rows = {r["model"]: r for r in summary if (r["target"], r["spectra"]) == (target, condition)}

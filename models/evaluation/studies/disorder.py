@@ -1,4 +1,4 @@
-"""The study of disordered structures: a model of crystals as it is, fine-tuned, and networks from scratch."""
+"""The study of disordered structures: a model of crystals unchanged and fine-tuned, and networks from scratch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,15 +34,15 @@ class DisorderSettings(TransferSettings):
     """Zero-shot answers, fine-tuning and training from scratch on disordered structures of the model's absorber."""
 
     dataset: str
-    """Data set of the disordered rows; ``ti_k_disordered`` for Ti and so on by default."""
+    """Data set of the disordered rows; by default ``ti_k_disordered`` for Ti and so on."""
     targets: tuple[TrainingConfig, ...]
     """The model's own training config with this data set."""
     fractions: tuple[float, ...] = (1.0,)
     """Fractions of the training structures; the study reads 1 only."""
     modes: tuple[TuningMode, ...] = ("scratch", "full")
-    """As for ``transfer``; the zero-shot answers of the model come first in any case."""
+    """As for ``transfer``; the zero-shot answers of the model always come first."""
     repeats: int = 3
-    """Networks per fold, whose answers are averaged."""
+    """Number of networks per fold, whose answers are averaged."""
     epochs: int = 30
     """Epochs of each training."""
 
@@ -53,7 +53,7 @@ class DisorderSettings(TransferSettings):
     def read_plan(self, config: TrainingConfig, data: Path) -> TrainingPlan:
         """Read the disordered rows, with the classes and the standardisation of the pre-trained model.
 
-        So all heads start from its weights. Labels that it has no class for are not learnt, and count as wrong.
+        All heads thus start from its weights. Labels without a class in the model are not learnt, and count as wrong.
         """
         plan = super().read_plan(config, data)
         folder = cards.find(self.pretrained)
@@ -72,7 +72,7 @@ def disorder(settings: DisorderSettings, data: Path, kept: Path, jobs: int, prog
     ----------
     data : folder of the FEFF rows
     kept : folder of finished results
-    jobs : trials at the same time
+    jobs : number of trials at the same time
     """
     (config,) = settings.targets
     plan = settings.read_plan(config, data)
@@ -129,7 +129,7 @@ def _add_scores(
 def _by_kind(
     plan: TrainingPlan, answers: Mapping[str, PooledPredictions], judged: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Scores of each kind of structure, a row per kind and way of training."""
+    """Return the scores of each kind of structure, with a row per kind and way of training."""
     rows: list[dict[str, Any]] = []
     for kind in np.unique(plan.data.kind):
         here = plan.data.kind == kind
@@ -144,7 +144,7 @@ def _by_kind(
 
 
 def _mae(truth: Mapping[str, Array], best: Mapping[str, Array]) -> float:
-    """Mean absolute error of the mean oxidation state, e; NaN without one."""
+    """Return the mean absolute error of the mean oxidation state, e; NaN without a label."""
     if "OS_mean" not in best or np.isnan(truth["OS_mean"]).all():
         return float("nan")
     return float(np.nanmean(np.abs(best["OS_mean"] - truth["OS_mean"])))
@@ -153,7 +153,7 @@ def _mae(truth: Mapping[str, Array], best: Mapping[str, Array]) -> float:
 def _findings(
     section: Section, plan: TrainingPlan, answers: Mapping[str, PooledPredictions], judged: Sequence[str]
 ) -> list[str]:
-    """Say which way of training is best, what is not scored, and how significant differences are."""
+    """Return which way of training is best, what is not scored, and how significant the differences are."""
     labels, classified = plan.data.labels, plan.config.classified
     means = {n: float(np.mean([score(d, labels, p.best, classified) for d in judged])) for n, p in answers.items()}
     best = max(means, key=lambda n: means[n])

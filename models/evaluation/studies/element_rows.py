@@ -18,11 +18,11 @@ _TAIL_COMPONENTS = 24
 
 @dataclass(frozen=True)
 class ElementRows:
-    """All FEFF rows of one absorber, of whatever split."""
+    """All FEFF rows of one absorber, from any split."""
 
     absorber: str
     edge_ev: float
-    """Tabulated energy of the edge."""
+    """Tabulated energy of the edge, eV."""
     data: FeffData
 
     @classmethod
@@ -31,7 +31,7 @@ class ElementRows:
 
         Parameters
         ----------
-        folder : with the FEFF rows (:mod:`xas_agent.models.training.data`)
+        folder : folder of the FEFF rows (:mod:`xas_agent.models.training.data`)
         """
         return cls(config.absorber, config.edge_ev, load_sets(folder, config.datasets, config.labels))
 
@@ -49,7 +49,7 @@ def held_out_rows(
     Parameters
     ----------
     elements : data sets, the model's own included
-    most : largest number of rows, taken at equal distances
+    most : largest number of rows, chosen at equal distances
 
     Returns
     -------
@@ -105,12 +105,12 @@ def move_to_edge(plan: TrainingPlan, element: ElementRows, mask: NDArray[np.bool
 
 
 def _replace_rows(plan: TrainingPlan, data: FeffData) -> TrainingPlan:
-    """Return the plan with other rows, to be disturbed like its own; its training fields do not belong to them."""
+    """Return the plan with other rows, to be disturbed like its own; its training fields do not apply to them."""
     rows = replace(plan.rows, fine=_fine_bins(plan, data), reach=reach_of(data, plan.config))
     return replace(plan, data=data, rows=rows, clean=rows.clean())
 
 
 def _fine_bins(plan: TrainingPlan, data: FeffData) -> Tensor:
-    """(n, F) bin means of rows at the plan's edge, as the plan's own before alignment."""
+    """Return bin means (n, F) of rows at the plan's edge, like the plan's own before alignment."""
     bounds = plan.rows.grid.bounds[0] + FINE_EV * np.arange(plan.rows.fine.shape[1] + 1)
     return torch.tensor(data.on_bins(bounds, plan.config.edge_ev), dtype=torch.float32)

@@ -21,7 +21,7 @@ from .element_rows import ElementRows, held_out_rows, subsample
 
 _NEIGHBOURS = 10
 _MAX_MAPPED_ROWS = 4000
-"""Largest number of rows of a map, and of training rows among which neighbours are searched."""
+"""Largest number of rows of a map, and of training rows that are searched for neighbours."""
 
 
 def umap(points: Array, seed: int = 0) -> Array:
@@ -34,7 +34,7 @@ def umap(points: Array, seed: int = 0) -> Array:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numba, about its internals
+            warnings.simplefilter("ignore")  # from numba, about its internals
             umap: Any = import_module("umap")  # whose types a checker would take twenty seconds to infer
 
             neighbours = min(15, len(points) - 1)
@@ -82,7 +82,7 @@ def exploration(
     Parameters
     ----------
     elements : all data sets, the model's own included
-    most : largest number of held-out rows in the maps, and of training rows among which neighbours are searched
+    most : largest number of held-out rows in the maps, and of training rows that are searched for neighbours
     """
     served, card = served_of(folder), cards.read_card(folder)
     rows, index, description = held_out_rows(plan, elements, most)
@@ -93,7 +93,7 @@ def exploration(
     both = {d: (v, plan.data.labels[d][among]) for d, v in labels.items()}
     kinds = list(classes_of(plan))
     latent, latent_learnt = queries(served, spectra), queries(served, learnt)
-    # Maps and attributions need numbers where a spectrum is not known: the mean changes distances least.
+    # Maps and attributions need numbers where a spectrum is unknown; the mean changes distances least.
     mean = learnt.nanmean(0)
     spectra, learnt = (s.where(~s.isnan(), mean) for s in (spectra, learnt))
     near = pd.DataFrame(

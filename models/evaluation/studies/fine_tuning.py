@@ -37,7 +37,7 @@ TRAINED_WEIGHTS: dict[TuningMode, tuple[str, ...]] = {
     "frozen": ("heads.", "query."),
     "partial": ("heads.", "query.", "gather.", "latent."),
 }
-"""Prefixes of the weights that a mode trains; the other modes train all weights."""
+"""Prefixes of the weights that a mode trains; other modes train all weights."""
 
 
 class TransferSettings(Settings):
@@ -118,7 +118,7 @@ def run_trials(
     ----------
     data : folder of the FEFF rows
     kept : folder of finished results
-    jobs : trials at the same time
+    jobs : number of trials at the same time
     """
     start = weights_digest(settings.pretrained)
     recipe = settings.model_dump(mode="json", exclude={"targets", "fractions", "modes", "repeats", "pretrained"})
@@ -175,7 +175,7 @@ def cross_validated(config: TrainingConfig, pretrained: str | None) -> TrainingC
 
 
 def weights_digest(pretrained: str) -> str:
-    """Return the SHA-256 of the weights that fine-tuning starts from, which recalibration does not change."""
+    """Return the SHA-256 of the initial weights of fine-tuning, which recalibration does not change."""
     digest = hashlib.sha256()
     for name, weight in sorted(served_weights(cards.find(pretrained)).items()):
         if name.startswith("spt.") or name in ("centre", "spread"):
@@ -196,7 +196,7 @@ def fine_tune(
 
     Parameters
     ----------
-    train : rows; repeated ones are seen more often, and recalled once
+    train : rows; repeated rows are seen more often, but recalled once
     recall_share : share of recall in every answer
     """
     member = train_member(network, plan.rows, train, plan.scale, plan.config, seed, plan.data.material)

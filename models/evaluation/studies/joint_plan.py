@@ -52,24 +52,24 @@ class UniversalSettings(Settings):
 
 @dataclass
 class FlaggedRows(Rows):
-    """Rows of several absorbers: flags behind every spectrum name its absorber."""
+    """Rows of several absorbers; flags after every spectrum identify its absorber."""
 
     flags: int
-    """Number of flags, the last columns of ``fine``."""
+    """Number of flags, which are the last columns of ``fine``."""
 
     def aligned(self, fine: Tensor) -> Tensor:
-        """Align as :meth:`Rows.aligned` and keep the flags."""
+        """Align as :meth:`Rows.aligned` does, and keep the flags."""
         return torch.cat([super().aligned(fine[:, : -self.flags]), fine[:, -self.flags :]], dim=1)
 
     def mixtures(self, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-        """Draw mixtures as :meth:`Rows.mixtures`, of rows of one absorber only."""
+        """Draw mixtures as :meth:`Rows.mixtures` does, but only of rows of one absorber."""
         group = self.fine[index, -self.flags :].argmax(-1)
         if settings.within_framework:
             group = group * (self.framework.max() + 1) + self.framework[index]
         return mixtures(tuple(index.shape), settings, generator, group)
 
     def disturbed(self, weights: Tensor, index: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-        """Disturb as :meth:`Rows.disturbed` and keep the flags."""
+        """Disturb as :meth:`Rows.disturbed` does, and keep the flags."""
         fine = (weights @ self.fine[index]).flatten(0, -2)
         spectra = super().aligned(disturb(fine[:, : -self.flags], self.fine_start_ev, FINE_EV, settings, generator))
         spectra = self.footing(add_noise(spectra, self.slope_shape, settings, generator))
@@ -80,7 +80,7 @@ class FlaggedRows(Rows):
 class JointPlan(TrainingPlan):
     """Plan with rows of several absorbers on a common grid, in eV relative to the edge of each absorber.
 
-    The absorber is an input: behind the spectrum each absorber has a group of points, which are 1 for the absorber of
+    The absorber is an input: after the spectrum, each absorber has a group of points that are 1 for the absorber of
     the row and 0 otherwise. The classes of a descriptor are the union of those of all absorbers.
     """
 
@@ -154,7 +154,7 @@ def _rows_of(config: TrainingConfig, data: Path, splits: Sequence[str]) -> FeffD
 
 
 def _join_labels(parts: Sequence[FeffData]) -> FeffData:
-    """Concatenate all rows without their spectra, which have different numbers of energies."""
+    """Concatenate all rows without their spectra, whose numbers of energies differ."""
 
     def column(name: str) -> NDArray[np.str_]:
         return np.concatenate([getattr(p, name) for p in parts])
@@ -166,7 +166,7 @@ def _join_labels(parts: Sequence[FeffData]) -> FeffData:
 
 
 def _join_rows(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> FlaggedRows:
-    """Spectra, with flags, and labels of all rows."""
+    """Return spectra with flags, and labels, of all rows."""
 
     def classes_in(d: str) -> NDArray[np.int_]:
         values = np.concatenate([p.labels[d] for p in parts])
@@ -188,14 +188,14 @@ def _join_rows(parts: Sequence[FeffData], configs: Sequence[TrainingConfig]) -> 
 
 
 def _flags(rows: int, part: int, parts: int) -> Tensor:
-    """(rows, parts · GATHERED_POINTS) flags of the absorber ``part``."""
+    """Return the flags of the absorber ``part``, (rows, parts · GATHERED_POINTS)."""
     flags = torch.zeros(rows, parts, GATHERED_POINTS)
     flags[:, part] = 1.0
     return flags.flatten(1)
 
 
 def unseen_spectra(settings: UniversalSettings, plan: JointPlan, data: Path, part: int) -> tuple[Tensor, Array]:
-    """Read the rows of split ``sim`` of a target, on which nothing is trained.
+    """Read the rows of a target in the split ``sim``, which is never trained on.
 
     Parameters
     ----------

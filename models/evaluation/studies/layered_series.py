@@ -16,7 +16,7 @@ from .fine_tuning import cross_validated
 
 AS_COMPUTED, AS_MEASURED = "as computed", "as measured"
 MEAN_BROADENING_EV = 1.5
-"""Mean σ of the broadening of measured spectra."""
+"""Mean σ of the broadening of measured spectra, eV."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LayeredSeries:
     unseen: FeffData
     """Layered rows that are never trained on (split ``sim``: another ordering of Li)."""
     unseen_fine: Tensor
-    """(n, F) spectra of ``unseen``, as :attr:`Rows.fine <xas_agent.models.training.rows.Rows>`."""
+    """(n, F) spectra of ``unseen``, as in :attr:`Rows.fine <xas_agent.models.training.rows.Rows>`."""
     formula: NDArray[np.str_]
     """(N,) formulas of the plan's rows."""
     layered: NDArray[np.int_]
@@ -89,8 +89,8 @@ def stacking(id: str) -> str:
 def spectra_of(series: LayeredSeries, composition: float, draws: int, seed: int) -> dict[str, Tensor]:
     """Return the aligned spectra of a composition by condition, (n, G) as computed and (draws · n, G) as measured.
 
-    Measured spectra have a Gaussian broadening of 1–2 eV and an energy error of ± 0.3 eV, as the copies on which PLS
-    is trained, and noise of 0.5 % of the edge step."""
+    Measured spectra have a Gaussian broadening of 1–2 eV and an energy error of ± 0.3 eV, like the copies on which
+    PLS is trained, and noise of 0.5 % of the edge step."""
     held, unseen = (torch.as_tensor(i) for i in series.judged(composition))
     rows = series.plan.rows
     fine = torch.cat([rows.fine[held], series.unseen_fine[unseen]])

@@ -1,4 +1,4 @@
-"""What measured spectra say of a model: the standards of its card."""
+"""Judges a model by measured spectra: the standards of its card."""
 
 import pandas as pd
 

@@ -34,7 +34,7 @@ _SPOILING_CONDITIONS: dict[str, tuple[Condition, ...]] = {
 }
 EDGE_STEP_KIND = "edge step ± 30 %"
 _UNDETECTABLE_KINDS = (EDGE_STEP_KIND, "self-absorption")
-"""Kinds whose spectra lie inside the distribution; the table lists them, the overall figures leave them out."""
+"""Kinds whose spectra lie inside the distribution; the table lists them, the overall figures omit them."""
 _COPIES_OF_A_METAL = 40
 _CONSTANT_SPECTRA = 40
 _FIRST_ABSORBING_POINT = 12  # a dropout below the edge would have nothing to remove
@@ -89,8 +89,8 @@ def outliers_by_kind(
 
     Parameters
     ----------
-    plan : of the model
-    rows, index : in-distribution rows that are spoilt (:func:`.element_rows.held_out_rows`)
+    plan : plan of the model
+    rows, index : in-distribution rows to be spoilt (:func:`.element_rows.held_out_rows`)
     elements : data sets; compounds of other elements and all metals are moved to the model's edge
 
     Returns
@@ -132,9 +132,9 @@ def add_dropouts(spectra: Array, rng: np.random.Generator) -> Array:
 
 
 def self_absorb(spectra: Array, thickness: Array) -> Array:
-    """Return the fluorescence of a thick sample, μ (1 + a) / (1 + a μ), with a the ``thickness``.
+    """Return the fluorescence of a thick sample, μ (1 + a) / (1 + a μ), where a is the ``thickness``.
 
-    Values of 1 remain, values above are damped.
+    Values of 1 do not change; higher values are damped.
     """
     return spectra * (1 + thickness) / (1 + thickness * spectra.clip(0))
 
@@ -204,7 +204,7 @@ at energies up to 2 eV off, and broadened. """.strip()
 
 
 def _vary(spectra: Spectra, plan: TrainingPlan, rng: np.random.Generator) -> Spectra:
-    """Return copies of a few spectra, ± 2 eV off and broadened by up to 2 eV, since FEFF's own edges scatter."""
+    """Return copies of a few spectra, shifted by ± 2 eV and broadened by up to 2 eV, as FEFF's own edges scatter."""
     copies = torch.from_numpy(np.repeat(spectra, _COPIES_OF_A_METAL, axis=0))
     unknown, copies = copies.isnan(), continued(copies)
     shift, sigma = (torch.tensor(rng.uniform(lo, 2, (len(copies), 1)), dtype=torch.float32) for lo in (-2, 0))

@@ -1,4 +1,4 @@
-"""Predictions of all folds of a cross-validation together, their scores, and the comparison of two of them."""
+"""Joined predictions of all folds of a cross-validation, their scores, and the comparison of two of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class PooledPredictions:
     rows: NDArray[np.int_]
     """(n,) indices of the rows."""
     fold: NDArray[np.int_]
-    """(n,) number of each row's fold, counted through all repeats."""
+    """(n,) fold number of each row, counted through all repeats."""
     best: dict[str, Array]
-    """(n,) per descriptor, the most probable class or the value."""
+    """(n,) most probable class or value of each descriptor."""
 
 
 def pool(
@@ -43,7 +43,7 @@ def pool(
 
 
 def predict_with_pretrained(plan: TrainingPlan, rows: NDArray[np.int_], pretrained: str) -> PooledPredictions:
-    """Return the predictions of a model, as it is, for rows of a plan with the model's grid and classes.
+    """Return the predictions of an unchanged model for rows of a plan with the model's grid and classes.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def predict_with_pretrained(plan: TrainingPlan, rows: NDArray[np.int_], pretrain
 
 
 def varied(truth: Mapping[str, Array]) -> list[str]:
-    """Return the descriptors with at least two labels; a score of a single one means nothing."""
+    """Return the descriptors with at least two different labels, since the score of a single one is meaningless."""
     return [d for d, v in truth.items() if len(np.unique(v[~np.isnan(v)])) > 1]
 
 
@@ -90,7 +90,7 @@ def fold_scores(
 
 
 def standard_error(values: Array) -> float:
-    """Return the standard error of the mean of values (n,), NaN for one value."""
+    """Return the standard error of the mean of values (n,); NaN for a single value."""
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 

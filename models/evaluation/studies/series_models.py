@@ -52,7 +52,7 @@ class FineTuneSettings(Settings):
     augmentation: Augmentation = Augmentation(
         disturbed=0.8, shift_ev=0.3, broadening_ev=2.0, noise=0.01, slope=0.0, mixed=0.8, mixture_max=3
     )
-    """Disturbances, as in the copies that PLS learns from."""
+    """Disturbances, equal to those in the copies that PLS learns from."""
 
 
 class DelithiationSettings(Settings):
@@ -63,7 +63,7 @@ class DelithiationSettings(Settings):
     pretrained: str
     """Name or folder of the model that fine-tuning starts from."""
     members: int = Field(default=3, ge=1)
-    """Networks per left-out composition; their answers are averaged."""
+    """Number of networks per left-out composition, whose answers are averaged."""
     recipes: dict[str, FineTuneSettings] = Field(default_factory=lambda: {"SPT": FineTuneSettings()})
     """Fine-tuning by name in the report; the first is compared with the linear models."""
     pls: PLSSettings = PLSSettings()
@@ -71,7 +71,7 @@ class DelithiationSettings(Settings):
     pls_copies: PLSSettings = PLSSettings(copies=20)
     """Partial least squares on the rows and disturbed copies."""
     draws: int = Field(default=10, ge=1)
-    """Disturbed versions of each judged row, for the figures under measured conditions."""
+    """Number of disturbed versions of each judged row, for the figures under measured conditions."""
     seed: int = 0
     """Seed of all random numbers."""
 

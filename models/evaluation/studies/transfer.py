@@ -16,7 +16,7 @@ from .pooled_predictions import PooledPredictions, compare, fold_scores, pool, s
 
 _MEAN_OS_ERROR = "OS_mean MAE (e)"
 _SMALL_FRACTION = 0.25
-"""Fraction of the training materials with which fine-tuning is compared with training from scratch on all."""
+"""Fraction of the training materials at which fine-tuning is compared with training from scratch on all of them."""
 
 
 def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, progress: Progress) -> Section:
@@ -26,7 +26,7 @@ def transfer(settings: TransferSettings, data: Path, kept: Path, jobs: int, prog
     ----------
     data : folder of the FEFF rows
     kept : folder of finished results
-    jobs : trials at the same time
+    jobs : number of trials at the same time
     """
     trials = list(all_trials(settings))
     done = list(zip(trials, run_trials(trials, settings, data, kept, jobs, progress), strict=True))

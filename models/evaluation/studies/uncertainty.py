@@ -26,7 +26,7 @@ CONDITIONS = (
     Condition("sampling", 2.0),
 )
 _MAX_ROWS_OF_ANOTHER_ELEMENT = 300
-_MIN_ROWS = 10  # with a label, for a figure of a descriptor
+_MIN_ROWS = 10  # number of labelled rows that a figure of a descriptor needs
 _SUREST_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -48,7 +48,7 @@ def predict_intervals(model: Model, spectra: Spectra) -> dict[str, IntervalPredi
     served = model.estimate(spectra)
 
     def column(name: str, field: str) -> Array:
-        return np.array([getattr(e.descriptors[name], field) for e in served], float)  # None as NaN
+        return np.array([getattr(e.descriptors[name], field) for e in served], float)  # None becomes NaN
 
     fields = ("mean", "lo", "hi", "value", "p")
     return {d.name: IntervalPredictions(*(column(d.name, f) for f in fields)) for d in model.card.descriptors}
@@ -61,7 +61,7 @@ def means_of(model: Model) -> dict[str, str]:
 
 
 def measure_coverage(predicted: IntervalPredictions, truth: Array, material: NDArray[np.str_]) -> dict[str, float]:
-    """Return the coverage of the intervals, with its bootstrap interval over materials, and their median width."""
+    """Return the coverage of the intervals with its bootstrap interval over materials, and their median width."""
     known = ~np.isnan(truth)
     t, lo, hi = truth[known], predicted.lo[known], predicted.hi[known]
     held = (t >= lo - 1e-9) & (t <= hi + 1e-9)
@@ -95,9 +95,9 @@ def coverage_table(model: Model, sets: Mapping[str, tuple[Spectra, FeffData]]) -
 
 
 def coordination_table(model: Model, absorber: str, sets: Mapping[str, tuple[Spectra, FeffData]]) -> pd.DataFrame:
-    """Return the coverage of all sites of an absorber and by their coordination number, per set of spectra.
+    """Return the coverage for all sites of an absorber and by their coordination number, for each set of spectra.
 
-    A descriptor has a row where ten or more sites are labelled.
+    A descriptor has a row if ten or more sites are labelled.
     """
     tables: list[pd.DataFrame] = []
     for condition, (spectra, data) in sets.items():

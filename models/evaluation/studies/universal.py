@@ -32,7 +32,7 @@ def universal(settings: UniversalSettings, data: Path, kept: Path, jobs: int, pr
     ----------
     data : folder of the FEFF rows
     kept : folder of finished results
-    jobs : trainings at the same time
+    jobs : number of trainings at the same time
 
     Raises
     ------
@@ -68,7 +68,7 @@ def run_fold(k: int, settings: UniversalSettings, data: Path) -> Arrays:
     """Train the universal network of fold k and return its answers for the held-out rows, packed."""
     plan = JointPlan.join(settings, data)
     train, held = fold_of(plan, settings, k)
-    # With structures as materials no row recalls another of its own structure.
+    # With structures as materials, no row recalls another of its own structure.
     variant = replace(plan.variant(np.unique(train)), data=replace(plan.data, material=plan.structure))
     fitted, seconds = fine_tune(
         variant, variant.new_member(k), train, settings.seed + k, settings.transfer.recall_share
@@ -87,7 +87,7 @@ def run_fold(k: int, settings: UniversalSettings, data: Path) -> Arrays:
 
 
 def _blend_of_card(settings: UniversalSettings, names: Sequence[str], key: str) -> list[float]:
-    """Temperatures or shares of some descriptors, from the card of the pre-trained model."""
+    """Return temperatures or shares of some descriptors from the card of the pre-trained model."""
     card = cards.read_card(cards.find(settings.transfer.pretrained))
     described = [d.name for d in card.descriptors if d.kind == "classified"] + list(card.regressed)
     values = dict(zip(described, card.training[key], strict=False))
@@ -95,8 +95,8 @@ def _blend_of_card(settings: UniversalSettings, names: Sequence[str], key: str) 
 
 
 def _predict_source(plan: JointPlan, outcomes: Sequence[TrialOutcome]) -> PooledPredictions:
-    """Predictions of the universal networks of all folds, as an ensemble, for the source's ``val`` rows."""
-    rows = np.arange(len(plan.judged))  # the first of the rows that every fold holds out
+    """Return the predictions of the universal networks of all folds, as an ensemble, for the source's ``val``."""
+    rows = np.arange(len(plan.judged))  # these come first in the rows that every fold holds out
     mean = averaged([_select(outcome.predictions[_WITH_SOURCE_BLEND], rows) for outcome in outcomes])
     return PooledPredictions(plan.judged, np.zeros(len(rows), int), mean.best(classes_of(plan)))
 
@@ -104,7 +104,7 @@ def _predict_source(plan: JointPlan, outcomes: Sequence[TrialOutcome]) -> Pooled
 def _predict_target(
     plan: JointPlan, settings: UniversalSettings, outcomes: Sequence[TrialOutcome], part: int
 ) -> PooledPredictions:
-    """Predictions of the universal networks for one target, with the row numbers of the target's own plan."""
+    """Return the universal networks' predictions for one target, with the row numbers of the target's own plan."""
     first = int(np.flatnonzero(plan.parts == part)[0])
     rows: list[NDArray[np.int_]] = []
     best: list[dict[str, Array]] = []
@@ -120,7 +120,7 @@ def _predict_target(
 def _second_ordering(
     plan: JointPlan, settings: UniversalSettings, data: Path, outcomes: Sequence[TrialOutcome], part: int
 ) -> list[str]:
-    """Error of the ensemble on rows with another Li ordering, in a list that is empty without such rows."""
+    """Return the ensemble's error on rows with another Li ordering, in a list that is empty without such rows."""
     _, true = unseen_spectra(settings, plan, data, part)
     if not len(true):
         return []

@@ -10,7 +10,7 @@ from .benchmark import Benchmark
 
 
 def _difference(b: Benchmark, predictions: Predictions, d: str) -> FigureOfMerit:
-    """Score of a variant of one network minus that of the full network with the same seed."""
+    """Return the score of a single-network variant minus that of the full network with the same seed."""
     full = b.judged["material"][SPT_NAME].singles[0].best(b.classes)
     variant = predictions.best(b.classes)
     return tables.paired_bootstrap(b.truth("material"), variant, full, b.classes, b.material("material"), d)
