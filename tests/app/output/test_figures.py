@@ -153,7 +153,7 @@ def test_each_sample_has_a_column_and_the_overview_has_all():
     _, overview, *blocks = figure.subfigs
     assert [len(part.axes) > 1 for part in blocks] == [True, True]
     assert [text.get_text() for text in overview.axes[0].texts] == ["s0", "s1", "s2"]
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    titles = [t.get_text() for part in blocks for axes in part.axes for t in axes.texts if "\n" in t.get_text()]
     assert [t.split("\n")[0] for t in titles if t.startswith("s")] == ["s0, Co K", "s1, Co K", "s2, Co K"]
     alone = part_of_series(shown, "s1", "Co")
     assert texts(operando_figure(alone, None))[0] == "s1, Co K"
