@@ -17,7 +17,7 @@ class AppendedFile:
     path : Path
         The file; it is created if missing.
     replace : bool
-        Whether to empty an existing file.
+        Whether the first record replaces what an existing file contains.
     fsync : bool
         Whether each record is on the disk when ``write`` returns, so that it also survives a power failure.
 
@@ -30,9 +30,10 @@ class AppendedFile:
     def __init__(self, path: Path, *, replace: bool = False, fsync: bool = False) -> None:
         self.path = path
         self._fsync = fsync
-        self._file = path.open("w+b" if replace else "a+b", buffering=0)
-        self._size = self._file.seek(0, 2)
-        self._torn = False
+        self._file = path.open("a+b", buffering=0)
+        end = self._file.seek(0, 2)
+        self._size = 0 if replace else end
+        self._torn = self._size < end  # the first record cuts it off; without one it stays
 
     def write(self, record: bytes) -> None:
         """Append a record.

@@ -1,6 +1,7 @@
 """Frames → answers: choice of the model, alignment, estimate, and the uncertainty of the energies."""
 
 from .energy_uncertainty import EnergyUncertainty
+from .model_choice import choose_model
 from .serve import Aligner, Answer, FrameServer, rows_of
 
 __all__ = [
@@ -8,5 +9,6 @@ __all__ = [
     "Answer",
     "EnergyUncertainty",
     "FrameServer",
+    "choose_model",
     "rows_of",
 ]

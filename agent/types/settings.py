@@ -3,7 +3,7 @@
 import ast
 import inspect
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from textwrap import dedent
 from typing import Any, TypeVar, get_args
 
@@ -175,11 +175,13 @@ def _explain(error: ValidationError, source: str, model: type[Settings], content
         return f"{source}: key {key}: found {found}, expected one of {chosen['expected_tags']}{more}"
     expected = plain_message(first["msg"]).removeprefix("Input should be ")
     expected = expected.replace("a valid tuple", "a list, e.g. [co-k]")
-    if not key:  # an error in several keys together; the message names them
+    expected = expected.replace("Path does not point to a", "an existing")
+    if not key:  # an error of several keys together; the message names them
         return f"{source}: {expected}{more}"
     if expected.startswith("found "):  # the message of a validator
         return f"{source}: key {key}: {expected}{more}"
-    return f"{source}: key {key}: found {first['input']!r:.80}, expected: {expected}{more}"
+    found = str(first["input"]) if isinstance(first["input"], PurePath) else first["input"]
+    return f"{source}: key {key}: found {found!r:.80}, expected: {expected}{more}"
 
 
 def _of_rule(loc: tuple[int | str, ...], content: dict[str, Any]) -> str:

@@ -11,7 +11,9 @@ from .shared import USAGE, columns_of, conclude_batch, exit_on_error, fail
 
 
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="Files, folders or patterns; with --watch, one folder.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Files, folders or patterns; with --watch, one folder.", readable=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="File of documents to write, .jsonl or .msgpack.")],
     column: ColumnOption = None,
     element: ElementOption = None,
@@ -41,11 +43,12 @@ def convert(
         found = [] if watch else expand(files)
         if out.resolve() in {file.resolve() for file in found}:
             fail(f"--out {out}: found a file that is read, expected another", USAGE)
-        if out.exists():
-            typer.echo(f"{out}: replaces an earlier file", err=True)
+        earlier = out.exists()
         spectra = folder.watch(files[0], columns=columns) if watch else read_all(found, columns, batch)
         known = {"element": absorber.element, "edge": absorber.edge, "sample": sample}
         summary = conversion.convert(spectra, out, **known, names=file_names(found))
+    if earlier and summary.runs:
+        typer.echo(f"{out}: replaces an earlier file", err=True)
     for line in (*summary.notes, *(f"will be set aside: {flaw}" for flaw in summary.flaws)):
         typer.echo(line, err=True)
     spectra, of = counted(summary.spectra, "spectrum", "spectra"), counted(summary.files, "file")

@@ -398,6 +398,8 @@ def _advice(inspection: "Inspection") -> str:
         return "Next: inspect again before a run begins, so that its first documents are seen"
     if inspection.skipped:
         return "Next: change fields.skip_plans or fields.only_plans so that these runs are watched"
+    if str(Reason.SEVERAL_MODELS) in inspection.then.set_aside:
+        return "Next: name the element under fields, or the model under model.use, then inspect with --config"
     return "Next: correct what was set aside, or wait for a complete run"
 
 

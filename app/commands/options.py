@@ -31,7 +31,8 @@ def _names(pattern: str, incomplete: str, name: Callable[[Path], str]) -> list[s
 FilesArgument = Annotated[
     list[Path],
     typer.Argument(
-        help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5, npz or Parquet."
+        help="Files, folders or patterns: XDI, text columns, SSRL, SPEC, Athena, NeXus, HDF5, npz or Parquet.",
+        readable=False,  # not checked here, where one file without permission would stop the others
     ),
 ]
 ConfigOption = Annotated[

@@ -135,6 +135,9 @@ def settings_of(
         earlier = (content.get("publish") or {}).get(key) or {}
         content["publish"] = {key: {**earlier, "uri" if key == "tiled" else "address": publish}}
         publish = None
+    for key in ("nats", "kafka"):
+        if connect_timeout is not None and (content.get("publish") or {}).get(key):
+            content["publish"][key]["connect_timeout_s"] = connect_timeout
     for key, address in (("source", source), ("publish", publish)):
         if address is not None:
             content[key] = {**(content.get(key) or {}), "address": address}

@@ -45,7 +45,10 @@ def compare(name: str, folder: Path, competitor: str) -> None:
     model = Model(cards.find(name), "cpu")
     plan = TrainingPlan.read(config_in(model.card, folder), folder)
     if not len(plan.judged):
-        raise DataError(f"{plan.data.name}: {model.name} has no validation rows, it was trained by cross-validation")
+        raise DataError(
+            f"{plan.data.name}: {model.name} has no validation rows, it was trained by cross-validation; its card "
+            f"has the scores of that: xas-agent models show {name}"
+        )
     spectra = plan.clean[plan.judged].numpy()
     truth = {d: v[plan.judged] for d, v in plan.data.labels.items()}
     other = COMPETITORS[competitor].fit(plan, plan.learnt, {}, plan.config.seed).predict(spectra)

@@ -254,10 +254,12 @@ def report_on(name: str, data: Path, out: Path, config: str, only: Sequence[str]
             + (f"; disorder needs {data / settings.disorder.dataset}.npz" if settings.disorder else "")
         )
     sections.append(measured.measured(model.card))
+    there = len(plan.learnt)
+    trained = model.card.training.get("rows", there)
     lead = (
-        f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {len(plan.learnt)} sites of "
-        f"{plain(', '.join(plan.config.datasets))}. Every table is a CSV in `tables/`, every figure a PNG and an SVG "
-        "in `figures/`."
+        f"`{plain(model.name)}`, SHA-256 `{model.sha256[:12]}…`, trained on {trained} sites of "
+        f"{plain(', '.join(plan.config.datasets))}{'' if trained == there else f' (of {there} in these data)'}. "
+        "Every table is a CSV in `tables/`, every figure a PNG and an SVG in `figures/`."
     )
     if skipped:
         lead += f" Omitted without settings or rows: {', '.join(skipped)}."
@@ -307,7 +309,13 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
     if len(data) == 0:
         raise DataError(f"{folder}: no rows of split {split!r} in {data.name}")
     answered, table = _judged(model, data, None)
-    sys.stdout.write(f"{model.name} on {answered} of {len(data)} rows of {data.name}, split {split}\n\n")
+    sys.stdout.write(f"{model.name} on {answered} of {len(data)} rows of {data.name}, split {split}\n")
+    if split in _learnt_splits(model.card) and set(sets) <= set(config_of(model.card).datasets):
+        sys.stdout.write(
+            "The model was trained on rows of this split, so it knows them: these are no scores of new materials. "
+            f"Its card has those: xas-agent models show {name}\n"
+        )
+    sys.stdout.write("\n")
     columns = ["descriptor", "value", "MAE of mean", "half-width", "90 % interval holds", "rows", "metric"]
     ends = sorted({w.stop_ev for d in model.card.descriptors for w in d.interval.windows})
     if not ends:
@@ -321,6 +329,11 @@ def evaluate_model(name: str, folder: Path, split: str, dataset: str | None) -> 
             table += [[f"{end - edge:+.0f} eV", *row] for row in _judged(model, reaching, end)[1]]
     print_table(["spectra end at", *columns], table)
     sys.stdout.write("\nEnds are counted from the half height of the edge.\n")
+
+
+def _learnt_splits(card: cards.Card) -> tuple[str, ...]:
+    """Return the splits of whose rows the networks of a model learn."""
+    return ("train", "val") if config_of(card).protocol == "cross-validation" else ("train",)
 
 
 def _judged(model: Model, data: FeffData, end_ev: float | None) -> tuple[int, list[list[str]]]:

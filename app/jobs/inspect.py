@@ -11,9 +11,12 @@ from typing import Any
 import yaml
 
 from ...adapters.formats import SpectrumFileError, flaw, read_spectra
+from ...agent.estimate import choose_model
 from ...agent.fields import FieldSettings, is_pattern, match_keys, skip_reason
 from ...agent.survey import ROLES, Reading, SamplesFound, Survey, explain, find_samples, proposed_fields, survey
-from ...agent.types import Document, Frame, Received, SetAside
+from ...agent.types import Document, Frame, Reason, Received, Refusal, SetAside
+from ...models import card
+from ...models.lazy import LazyModel
 from ..config import Config, load_config, presets
 from ..wiring import asset_filler, frame_reader
 
@@ -102,12 +105,20 @@ def _promise(reading: Reading) -> tuple[bool, int, int]:
 
 
 def read_frames(documents: Iterable[Document], config: Config) -> Trial:
-    """Count the frames that the agent assembles from documents, and the data that it sets aside."""
+    """Count the frames that the agent assembles from documents, and what it sets aside.
+
+    Of two models that fit, as in a scan over two edges, the agent takes none.
+    """
     trial, reader = Trial(), frame_reader(config)
+    models = [LazyModel(card.find(name)) for name in config.model.use or card.installed()]
     outcomes = [out for name, doc in documents for out in reader(Received(name, doc, time.monotonic()))]
     for outcome in [*outcomes, *reader.finish()]:
         if isinstance(outcome, Frame):
-            trial.frames += 1
+            chosen = choose_model(models, outcome.energy, outcome.mu, outcome.element, outcome.edge)
+            if isinstance(chosen, Refusal) and chosen.reason is Reason.SEVERAL_MODELS:
+                trial.set_one_aside(str(chosen.reason), chosen.detail)
+            else:
+                trial.frames += 1
         elif isinstance(outcome, SetAside):
             trial.set_one_aside(str(outcome.reason), outcome.detail)
     return trial

@@ -313,13 +313,14 @@ def _model(data: SessionData) -> Section:
         if card is None:
             section.warnings.append(f"{name}, SHA-256 {sha}: its card is not on this machine.")
             continue
-        good = [d.name for d in card.descriptors if d.mixture]
+        good = [d.name for d in card.descriptors if d.mixture and d.name not in card.hardly_known]
         single = [d.name for d in card.descriptors if not d.mixture]
         section.texts += [
             f"{name}: {card.absorber} {card.edge}, SHA-256 {sha}.",
             f"Good for: {', '.join(good)} of {card.absorber} sites, where the score is at most {OOD_LIMIT:g}.",
         ]
-        bad = [f"{', '.join(single)} of mixtures of sites."] if single else []
+        bad = [f"{', '.join(sorted(card.hardly_known))}, of which it knows little."] if card.hardly_known else []
+        bad += [f"{', '.join(single)} of mixtures of sites."] if single else []
         section.texts.append("Not for: " + " ".join([*bad, *card.limits]))
         offset = card.feff_minus_experiment
         section.texts.append(f"FEFF − experiment: {offset.value_ev:.2f} ± {offset.sd_ev:.2f} eV.")

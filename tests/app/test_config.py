@@ -108,6 +108,10 @@ NOT_FINITE = [
             {"queue_server": {"address": "zmq://a:1"}},
             r"key queue_server\.address: found 'zmq://a:1', expected tcp://HOST:PORT or ipc:///PATH",
         ),
+        (
+            {"source": {"address": "zmq://a:1", "curve_secret_key": "no.key"}},
+            r"key source\.curve_secret_key: found 'no\.key', expected: an existing file",
+        ),
         ({"queue_server": {"public_key": "k" * 39}}, r"key queue_server\.public_key: found 39 characters, expected"),
         (
             {"queue_server": {}, "control_endpoint": {"address": "ipc:///run/control"}},

@@ -105,7 +105,7 @@ class ChangeWatch(QuantityWatch):
     def compared(self) -> Compared:
         """The Shiryaev–Roberts statistic, and the bar."""
         bar = self._settings.false_alarm_frames
-        return Compared(self._statistic, (bar,), "evidence of a change (Shiryaev–Roberts statistic)")
+        return Compared(self._statistic, (bar,), "evidence of a change")
 
     def _kept(self) -> list[Any]:
         return [self.series.state(), self._shifts, self._alarm]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import parsed
 from rich.cells import cell_len
 
 from xas_agent.models import card as cards
@@ -97,6 +98,13 @@ def test_what_a_folder_may_hold(xa, tmp_path):
     assert "link.dat: No such file or directory" in said
     assert "zeros.dat: found 1024 MiB, expected at most 512 MiB" in said
     assert "1 of 2 spectra set aside: no model 1" in said
+
+
+@pytest.mark.parametrize("words", [["infer"], ["align", "--out", "out"], ["convert", "--out", "run.jsonl"]])
+def test_a_file_without_permission_is_refused_when_it_is_read_beside_the_others(words, tmp_path, monkeypatch):
+    files = [str(write(tmp_path / name)) for name in ("mine.dat", "of_another_user.dat")]
+    monkeypatch.setattr(os, "access", lambda *args, **options: False)
+    assert parsed([*words, *files])["files"] == [Path(file) for file in files]
 
 
 def test_one_reason_is_said_once(xa, tmp_path):

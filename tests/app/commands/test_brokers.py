@@ -22,6 +22,7 @@ def test_addresses_of_brokers_select_them() -> None:
     assert settings.nats.address == "nats://here/docs"
     assert settings.nats.connect_timeout_s == 3.0
     assert settings.publish.kafka.address == "kafka://here:9092/answers"
+    assert settings.publish.kafka.connect_timeout_s == 3.0
     assert settings.source is settings.tiled is settings.kafka is None
 
 

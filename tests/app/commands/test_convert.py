@@ -66,6 +66,15 @@ def test_what_cannot_be_converted_or_written_is_one_line(xa, tmp_path, table):
         assert said in xa("convert", *args, code=2).stderr
 
 
+def test_an_earlier_recording_stays_if_nothing_can_be_converted(xa, tmp_path):
+    (tmp_path / "empty.dat").touch()
+    (tmp_path / "run.jsonl").write_text("the night before\n")
+    said = xa("convert", tmp_path / "empty.dat", "--out", tmp_path / "run.jsonl", code=2).stderr
+    assert "found 0 rows" in said
+    assert "replaces" not in said
+    assert (tmp_path / "run.jsonl").read_text() == "the night before\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["convert", "run"])
 def test_files_that_come_are_served_until_ctrl_c(xa, tmp_path, how):

@@ -157,6 +157,16 @@ def test_a_folder_of_spectra_needs_no_fields(tmp_path):
     assert load_config(tmp_path / "out.yaml").fields.model_fields_set == set()
 
 
+def test_a_scan_over_two_edges_is_set_aside_as_run_does_until_its_element_is_named(tmp_path):
+    energy = np.arange(7560.0, 8900.0, 2.0)
+    mu = sum(1 / (1 + np.exp(-(energy - e0) / 1.5)) for e0 in (7722.0, 8345.0))
+    np.savetxt(tmp_path / "two.dat", np.column_stack([energy, mu]), header="energy mu")
+    shown = " ".join(inspected(tmp_path / "two.dat").split())
+    assert "the agent reads 0 spectra (1 set aside: several models; first: co-k, ni-k all fit 7560.0…8898.0" in shown
+    assert "Next: name the element" in shown
+    assert "the agent reads 1 spectrum." in " ".join(inspected(tmp_path / "two.dat", "--element", "Ni").split())
+
+
 def test_a_folder_of_documents_is_read(tmp_path):
     saved(tmp_path / "run.jsonl", documents(columns(), plan_name="xafs"))
     assert "it reads 1 spectrum" in inspected(tmp_path)

@@ -1,5 +1,6 @@
 """The report of ``xas-agent evaluate`` from a small model, by the command and in this process."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,25 @@ def test_figures_of_value_and_mean_have_their_own_numbers_of_rows(capsys, monkey
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert next(line for line in lines if line.startswith("as computed OS ")).endswith("% 31, mean 18 weighted F1")
     assert next(line for line in lines if line.startswith("as computed CN ")).endswith("% 32 weighted F1")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "said"), [("co-k", "val", True), ("co-k", "sim", False), ("mn-k", "val", False)]
+)
+def test_scores_on_rows_of_the_training_are_called_that(name, split, said, capsys):
+    """The networks of co-k learn of all rows, by cross-validation; those of mn-k not of its rows for validation."""
+    evaluate.evaluate_model(name, Path(__file__).resolve().parents[3] / "data/feff", split, None)
+    assert ("was trained on rows of this split" in capsys.readouterr().out) == said
+
+
+@pytest.mark.slow
+def test_a_report_states_on_how_many_sites_the_model_was_trained(model, feff, tmp_path):
+    page = report_on(str(model), feff, tmp_path / "before", "quick", ["exploration"], 1).read_text(encoding="utf-8")
+    rows = read_card(model).training["rows"]
+    assert f"trained on {rows} sites of small. " in page
+    card = (model / "card.yaml").read_text(encoding="utf-8")
+    other = tmp_path / "small"
+    shutil.copytree(model, other)
+    (other / "card.yaml").write_text(card.replace(f"  rows: {rows}\n", "  rows: 5\n"), encoding="utf-8")
+    page = report_on(str(other), feff, tmp_path / "after", "quick", ["exploration"], 1).read_text(encoding="utf-8")
+    assert f"trained on 5 sites of small (of {rows} in these data). " in page

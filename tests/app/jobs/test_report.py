@@ -103,6 +103,8 @@ def test_it_tells_decisions_rules_model_versions_and_citation(session: Path, pag
     assert "The beamline was simulated" in found.text
     assert "If you use this software, please cite" in found.text
     assert all(one in found.text for one in card.cite)
+    assert "Good for: OS, CN, OCN, MOOD, mean_bond of Co sites" in found.text
+    assert "Not for: NNRS, of which it knows little. CN2, PSGO of mixtures of sites." in found.text
 
 
 def test_it_loads_nothing_and_runs_nothing(page: str):

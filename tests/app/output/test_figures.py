@@ -127,6 +127,15 @@ def test_equal_conditions_of_rules_share_a_panel():
     assert panels == ["judged by r and 1 rule like it", "judged by q"]
 
 
+def test_the_title_of_a_panel_ends_with_the_bar_not_before_it():
+    """As of the story damage, with four rules of one condition."""
+    change = rule(kind="change", baseline="level", false_alarm_frames=1000)
+    rules = [change.model_copy(update={"name": f"damage on spot {k}"}) for k in range(1, 5)]
+    figure = operando_figure(drawn(*(row(float(k), "r1") for k in range(30)), rules=tuple(rules)), None)
+    [title] = [t for axes in figure.axes if (t := axes.get_title(loc="left")).startswith("judged by")]
+    assert title == "judged by damage on spot 1 and 3 rules like it: OS, evidence of a change, bar 1000"
+
+
 def test_the_header_names_sample_edge_dates_decisions_and_what_was_set_aside():
     note = DrawnNote(2.0, "no pre-edge", 1, 3, "r1", 2)
     rows = [row(float(k), "r1", "LCO", scan_id=7) for k in range(3)]
@@ -144,7 +153,7 @@ def test_each_sample_has_a_column_and_the_overview_has_all():
     _, overview, *blocks = figure.subfigs
     assert [len(part.axes) > 1 for part in blocks] == [True, True]
     assert [text.get_text() for text in overview.axes[0].texts] == ["s0", "s1", "s2"]
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    titles = [t.get_text() for part in blocks for axes in part.axes for t in axes.texts if "\n" in t.get_text()]
     assert [t.split("\n")[0] for t in titles if t.startswith("s")] == ["s0, Co K", "s1, Co K", "s2, Co K"]
     alone = part_of_series(shown, "s1", "Co")
     assert texts(operando_figure(alone, None))[0] == "s1, Co K"

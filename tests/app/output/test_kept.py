@@ -48,6 +48,17 @@ def test_an_appended_file_keeps_what_it_has(tmp_path: Path):
     assert (tmp_path / "a").read_bytes() == b"first\nsecond\n"
 
 
+def test_a_file_is_replaced_by_its_first_record_and_not_before(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"of yesterday, and longer\n")
+    AppendedFile(tmp_path / "a", replace=True).close()
+    assert (tmp_path / "a").read_bytes() == b"of yesterday, and longer\n"
+    file = AppendedFile(tmp_path / "a", replace=True)
+    for record in (b"first\n", b"second\n"):
+        file.write(record)
+    file.close()
+    assert (tmp_path / "a").read_bytes() == b"first\nsecond\n"
+
+
 @pytest.mark.parametrize("fsync", [False, True])
 def test_a_document_is_on_the_disk_before_it_counts_as_written(
     fsync: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
