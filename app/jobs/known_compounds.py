@@ -20,6 +20,8 @@ _OTHER_SPELLINGS = {"sulfide": "sulphide"}
 _NEEDED = ("file", "element", "compound", "OS")
 _METAL = re.compile(r"\b(metal|foil)\b", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"[^\s,;]*")
+_LEAST_OS, _GREATEST_OS = -4, 9
+"""Range of the oxidation states of the elements, e."""
 _NAMED = 5
 """Number of files that a message lists."""
 
@@ -139,6 +141,11 @@ def _known(row: Mapping[str | Any, str | Any], folder: Path, comma: bool, where:
     if element not in ELEMENTS:
         raise InputError(f"{where}, element: found {element!r}, expected the symbol of an element, such as Fe")
     os, cn, shift_ev = (_number(cells.get(name, ""), comma, f"{where}, {name}") for name in ("OS", "CN", "shift_ev"))
+    if os is not None and not _LEAST_OS <= os <= _GREATEST_OS:
+        expected = f"expected a mean oxidation state from {_LEAST_OS} to {_GREATEST_OS} e"
+        raise InputError(f"{where}, OS: found {os:g}, {expected}")
+    if (symbols := _elements_of(compound)) and element not in symbols:
+        _log.warning("the compound lacks the element", row=where, element=element, compound=compound)
     kind = _kind(cells.get("class", ""), compound, os, f"{where}, class")
     scan = cells.get("scan", "")
     return KnownCompound(folder / cells["file"], element, compound, kind, os, cn, shift_ev, scan, cells)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ....agent.decide import READINGS, Rule, triggers_in
+from ....agent.publish import ALIGNMENT_UNITS
 from ....wording import counted
 from ..recorder import OOD_LIMIT, TEMPERATURE_FIELDS, VOLTAGE_FIELDS, Drawn
 from .columns import Column, Judged
@@ -88,11 +89,15 @@ def draw_score(axes: Axes, column: Column, rules: Sequence[Rule]) -> None:
 
 
 def computed(column: Column, rules: Sequence[Rule]) -> list[list[Judged]]:
-    """Return, by condition, values that rules computed from a quantity, such as a rate; equal conditions merge."""
+    """Return what no other panel shows of what rules judged, by condition; equal conditions of rules are one.
+
+    Rules compute a value from a quantity, for example a rate, or judge the alignment, for example its noise.
+    """
     found: dict[str, list[Judged]] = {}
     for judged in column.judged:
-        if judged.compared.what:
-            found.setdefault(repr(part_of(rules, judged.rule, judged.part)), []).append(judged)
+        part = part_of(rules, judged.rule, judged.part)
+        if judged.compared.what or getattr(part, "quantity", "") in ALIGNMENT_UNITS:
+            found.setdefault(repr(part), []).append(judged)
     return [judged for judged in found.values() if len(judged) > 1]
 
 
@@ -110,8 +115,8 @@ def draw_computed(axes: Axes, judged: Sequence[Judged], rules: Sequence[Rule], c
         axes.axhspan(min(bars), max(bars), color=AMBER, alpha=0.12, lw=0)
     said = f"bar{'s' if len(bars) > 1 else ''} {' and '.join(f'{bar:g}' for bar in bars).replace('-', '−')}"
     others = f" and {counted(len(names) - 1, 'rule')} like it" if len(names) > 1 else ""
-    text = f"judged by {short(names[0], 30)}{others}: {quantity}, {judged[-1].compared.what}, {said}"
-    text = short(text, characters)
+    parts = ", ".join(filter(None, (quantity, judged[-1].compared.what, said)))
+    text = short(f"judged by {short(names[0], 30)}{others}: {parts}", characters)
     axes.set_title(text, loc="left", fontsize=8.5, pad=2).set_in_layout(False)
     low, high = min(*values, *bars), max(*values, *bars)
     if low > 0 and high > 50 * low:

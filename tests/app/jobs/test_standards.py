@@ -284,6 +284,7 @@ def test_a_file_of_several_spectra_needs_a_choice(folder, models, tmp_path):
         (HEADER + "no.xdi,Co,CoO,2\nnot.xdi,Co,CoO,2\n", (), "no.xdi, not.xdi: no such file in"),
         (HEADER + "half.xdi,Xx,CoO,2\n", (), "line 2, element: found 'Xx'"),
         (HEADER + "half.xdi,Co,CoO,II\n", (), "line 2, OS: found 'II', expected a number"),
+        (HEADER + "half.xdi,Co,CoO,20\n", (), "line 2, OS: found 20, expected a mean oxidation state from -4 to 9 e"),
         (HEADER + "half.xdi,Co,CoO,2,,rust\n", (), "line 2, class: found 'rust', expected oxide, metal"),
         ("file,element,compound,OS\nhalf.xdi,Co,Co3O4,2,667\n", (), "line 2: more cells than columns"),
         ("file,element,compound,OS,OS\nhalf.xdi,Co,CoO,2,3\n", (), "several columns OS; expected one"),
@@ -304,6 +305,13 @@ def test_a_table_that_cannot_be_used_is_one_message(xa, folder, tmp_path, monkey
     done = xa("standards", tmp_path / "table.csv", "--spectra", folder, *args, code=2)
     assert said in done.stderr
     assert xa("standards", tmp_path / "none.csv", code=2).stderr.endswith("columns file, element, compound, OS\n")
+
+
+def test_a_compound_without_its_element_is_named(tmp_path, caplog):
+    (tmp_path / "a.xdi").touch()
+    (tmp_path / "table.csv").write_text(HEADER + "a.xdi,Fe,TiO2 anatase,4\na.xdi,Fe,magnetite,2.67\n")
+    read_known(tmp_path / "table.csv")
+    assert [record.getMessage() for record in caplog.records] == ["the compound lacks the element"]
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])

@@ -136,6 +136,17 @@ def test_the_title_of_a_panel_ends_with_the_bar_not_before_it():
     assert title == "judged by damage on spot 1 and 3 rules like it: OS, evidence of a change, bar 1000"
 
 
+def test_what_a_rule_judges_of_the_alignment_has_a_panel():
+    noisy = rule(quantity="noise", above=0.01)
+    rows = [row(float(k), "r1", noise=0.002 * k) for k in range(8)]
+    [panel] = [
+        axes
+        for axes in operando_figure(drawn(*rows, rules=(noisy,)), None).axes
+        if axes.get_title(loc="left") == "judged by r: noise, bar 0.01"
+    ]
+    np.testing.assert_allclose(np.asarray(panel.lines[0].get_ydata()), [0.002 * k for k in range(8)])
+
+
 def test_the_header_names_sample_edge_dates_decisions_and_what_was_set_aside():
     note = DrawnNote(2.0, "no pre-edge", 1, 3, "r1", 2)
     rows = [row(float(k), "r1", "LCO", scan_id=7) for k in range(3)]
