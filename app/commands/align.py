@@ -41,7 +41,7 @@ def align(
         alignments = align_files(found, settings, columns_of(column), batch)
         with uninterrupted():
             written = write_aligned(alignments, out, form)
-        if pictures:
+        if pictures and not batch.interrupted:  # a person who interrupts wants no long work
             written += draw_all(alignments, out, batch)
     for alignment in alignments:
         refusal = alignment.refusal

@@ -199,6 +199,19 @@ def in_a_terminal(args: list[object], at: Callable[[str], bool]) -> tuple[int, s
 
 
 @pytest.mark.slow
+def test_what_was_read_until_ctrl_c_is_kept_and_not_drawn(tmp_path):
+    files = [write(tmp_path / "in" / f"s{k:03d}.txt") for k in range(400)]
+    out = tmp_path / "out"
+    args = ["--log-level", "error", "align", *files, "--out", out]
+    code, shown = in_a_terminal(args, lambda text: bool(re.search(r"reading .*\b[1-9]\d*/400", text)))
+    assert code == 130
+    assert not list(out.glob("*.png"))
+    assert "interrupted; the results are those until then" in shown
+    with np.load(out / "aligned-co-k.npz") as kept:
+        assert 0 < len(kept["id"]) <= 400
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_done(tmp_path):
     files = [write(tmp_path / "in" / f"s{k:03d}.txt") for k in range(200)]
     out = tmp_path / "out"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from logs import capture_logs
 
 from xas_agent.agent.types import InputError
 from xas_agent.app.config import Config
@@ -307,11 +308,14 @@ def test_a_table_that_cannot_be_used_is_one_message(xa, folder, tmp_path, monkey
     assert xa("standards", tmp_path / "none.csv", code=2).stderr.endswith("columns file, element, compound, OS\n")
 
 
-def test_a_compound_without_its_element_is_named(tmp_path, caplog):
+def test_a_compound_without_its_element_is_named(tmp_path):
     (tmp_path / "a.xdi").touch()
     (tmp_path / "table.csv").write_text(HEADER + "a.xdi,Fe,TiO2 anatase,4\na.xdi,Fe,magnetite,2.67\n")
-    read_known(tmp_path / "table.csv")
-    assert [record.getMessage() for record in caplog.records] == ["the compound lacks the element"]
+    with capture_logs() as lines:
+        read_known(tmp_path / "table.csv")
+    assert [(line["event"], line["compound"]) for line in lines] == [
+        ("the compound lacks the element", "TiO2 anatase")
+    ]
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
