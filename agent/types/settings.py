@@ -178,7 +178,8 @@ def _explain(error: ValidationError, source: str, model: type[Settings], content
     expected = expected.replace("Path does not point to a", "an existing")
     if not key:  # an error of several keys together; the message names them
         return f"{source}: {expected}{more}"
-    if expected.startswith("found "):  # the message of a validator
+    of_section = first["type"] == "value_error" and isinstance(first["input"], dict)
+    if of_section or expected.startswith("found "):  # the message of a validator
         return f"{source}: key {key}: {expected}{more}"
     found = str(first["input"]) if isinstance(first["input"], PurePath) else first["input"]
     return f"{source}: key {key}: found {found!r:.80}, expected: {expected}{more}"

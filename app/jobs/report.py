@@ -167,7 +167,8 @@ def _quality(data: SessionData, measured: Sequence[Measured]) -> Section:
         from ..output.figures import quality_figure, save_svg
 
         text = "E0, energy shift, edge step and noise of the frames over time"
-        section.parts.append(_picture(save_svg(quality_figure(drawn)), text, "Dotted lines: frames set aside."))
+        caption = "Dotted lines: frames set aside." if drawn.notes else ""
+        section.parts.append(_picture(save_svg(quality_figure(drawn)), text, caption))
     return section
 
 

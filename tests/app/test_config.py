@@ -105,6 +105,10 @@ NOT_FINITE = [
         ({"control": {"settable": {"furnace": [0, math.inf]}}}, r"settable\.furnace\.1: .*finite number"),
         ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
         (
+            {"source": {"address": "zmq://a:1", "curve_secret_key": __file__}},
+            "key source: connecting with CURVE requires both curve_secret_key and curve_server_key$",
+        ),
+        (
             {"queue_server": {"address": "zmq://a:1"}},
             r"key queue_server\.address: found 'zmq://a:1', expected tcp://HOST:PORT or ipc:///PATH",
         ),
