@@ -433,7 +433,7 @@ class Pipeline:
         for frame, model in newest:
             run, series = frame.run_uid, frame.series
             self._keep(partial(self._align.memory, frame, model), run)
-            self._keep(partial(self._rules.memory, run), run)
+            self._keep(partial(self._rules.memory, run, frame), run)
             self._keep(partial(self._energy_uncertainty.memory, series, model), run)
             self._keep(partial(self._relative.memory, series, model), run)
         for uid in self.decisions.changed:

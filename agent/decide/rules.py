@@ -189,7 +189,7 @@ class Rules:
         ----------
         quantities : quantities of the frame's alignment, by name
         """
-        key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        key = self._of_run[frame.run_uid] = _key_of(frame)
         self._newest = frame.run_uid, key
         series = self._series_of(key)
         observed = Observed(frame, estimate, quantities or {})
@@ -207,7 +207,7 @@ class Rules:
 
     def followed(self, frame: Frame) -> list[tuple[Rule, Watch]]:
         """Return the rules that a call with this frame would judge, with their watches."""
-        return self._followed(self._series_of((frame.series, frame.element, frame.edge)))
+        return self._followed(self._series_of(_key_of(frame)))
 
     @property
     def are_none(self) -> bool:
@@ -228,7 +228,7 @@ class Rules:
         ----------
         now : ``time.monotonic()``
         """
-        key = self._of_run[frame.run_uid] = (frame.series, frame.element, frame.edge)
+        key = self._of_run[frame.run_uid] = _key_of(frame)
         series = self._series_of(key)
         self._hear(series, frame)
         series.received = now
@@ -307,15 +307,20 @@ class Rules:
         for key in [key for key in self._series if key[0] == run_uid]:
             del self._series[key]
 
-    def memory(self, run_uid: str) -> Memory:
-        """Return the states of a run and of the series of its newest frame."""
+    def memory(self, run_uid: str, newest: Frame | None = None) -> Memory:
+        """Return the states of a run and of the series of its newest frame.
+
+        Parameters
+        ----------
+        newest : that frame, if the run may be forgotten by now; the series of its sample goes on
+        """
         memory: Memory = {}
-        key = self._of_run.get(run_uid, (run_uid, None, None))
+        key = self._of_run.get(run_uid, (run_uid, None, None)) if newest is None else _key_of(newest)
         if (series := self._series.get(key)) is not None and (self._rules or series.watches):
-            newest = None if series.newest is None else [*series.newest[:2], *astuple(series.newest[2])]
+            heard = None if series.newest is None else [*series.newest[:2], *astuple(series.newest[2])]
             left = series.left
             stages = [series.stage, left.stage, left.by, _states(left.watches), dict(left.judged)]
-            memory[(key[0], "rules", *key[1:])] = [_states(series.watches), dict(series.judged), stages, newest]
+            memory[(key[0], "rules", *key[1:])] = [_states(series.watches), dict(series.judged), stages, heard]
         if counts := self._decisions.get(run_uid):
             memory[(run_uid, "decisions")] = dict(counts)
         return memory
@@ -421,6 +426,10 @@ class Rules:
             like = get_close_matches(quantity, known, n=3) or known[:5]
             message = "the frame has no such quantity: the rule waits for one that has"
             _log.warning(message, rule=rule.name, quantity=quantity, similar=", ".join(like))
+
+
+def _key_of(frame: Frame) -> _SeriesKey:
+    return frame.series, frame.element, frame.edge
 
 
 def _states(watches: Mapping[str, Watch]) -> dict[str, list[Any]]:

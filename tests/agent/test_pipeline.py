@@ -855,6 +855,22 @@ def test_progress_before_a_decision_of_an_earlier_process_has_no_frame_that_is_n
     piped.settle()
 
 
+def test_what_rules_saw_of_a_sample_is_kept_when_its_run_ends_with_its_last_frames():
+    """The windows of a sample go on in its next run, also after a restart."""
+    documents = Watched("Co", *np.linspace(0.1, 0.9, 5), sample_name="cell").stop().docs
+    high = Rule.model_validate(
+        {"name": "high", "trigger": {"kind": "threshold", "quantity": "OS", "above": 9, "window_frames": 7}}
+    )
+    kept: list[Any] = []
+    for count in (len(documents), 1):
+        memory: dict[Any, Any] = {}
+        piped = Piped(high, committed=lambda progress, memory=memory: memory.update(progress.memory))
+        piped.feed(*(documents[k : k + count] for k in range(0, len(documents), count))).check()
+        [(watches, *_)] = [state for key, state in memory.items() if "rules" in key]
+        kept.append(json.loads(json.dumps(watches), parse_float=lambda digits: round(float(digits), 5)))
+    assert kept[0] == kept[1]
+
+
 def test_a_flood_that_is_given_up_counts_the_frames_that_are_not_answered():
     abandoned = threading.Event()
     watched, piped = Watched("Co", *np.linspace(0.1, 0.9, 200)), Piped(abandoned=abandoned)
