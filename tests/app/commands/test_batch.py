@@ -198,32 +198,31 @@ def in_a_terminal(args: list[object], at: Callable[[str], bool]) -> tuple[int, s
     return process.wait(60), shown.decode(errors="ignore")
 
 
-@pytest.mark.slow
-def test_what_was_read_until_ctrl_c_is_kept_and_not_drawn(tmp_path):
-    files = [write(tmp_path / "in" / f"s{k:03d}.txt") for k in range(400)]
-    out = tmp_path / "out"
+def interrupted_alignment(folder: Path, number: int, during: str) -> tuple[Path, int]:
+    """Press Ctrl-C in the first part of a kind of work; return the output folder, and the number of kept spectra."""
+    files, out = [write(folder / "in" / f"s{k:03d}.txt") for k in range(number)], folder / "out"
     args = ["--log-level", "error", "align", *files, "--out", out]
-    code, shown = in_a_terminal(args, lambda text: bool(re.search(r"reading .*\b[1-9]\d*/400", text)))
+    code, shown = in_a_terminal(args, lambda text: bool(re.search(rf"{during} .*\b[1-9]\d*/{number}", text)))
     assert code == 130
-    assert not list(out.glob("*.png"))
+    assert "Traceback" not in shown
+    assert "and alignment.csv in" in shown
     assert "interrupted; the results are those until then" in shown
     with np.load(out / "aligned-co-k.npz") as kept:
-        assert 0 < len(kept["id"]) <= 400
+        return out, len(kept["id"])
+
+
+@pytest.mark.slow
+def test_what_was_read_until_ctrl_c_is_kept_and_not_drawn(tmp_path):
+    out, kept = interrupted_alignment(tmp_path, 400, "reading")
+    assert 0 < kept <= 400
+    assert not list(out.glob("*.png"))
 
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_done(tmp_path):
-    files = [write(tmp_path / "in" / f"s{k:03d}.txt") for k in range(200)]
-    out = tmp_path / "out"
-    args = ["--log-level", "error", "align", *files, "--out", out]
-    code, shown = in_a_terminal(args, lambda text: bool(re.search(r"drawing .*\b[1-9]\d*/200", text)))
-    assert code == 130
-    assert "Traceback" not in shown
+    out, kept = interrupted_alignment(tmp_path, 200, "drawing")
+    assert kept == 200
     assert 0 < len(list(out.glob("*.png"))) < 200
-    assert "files and alignment.csv" in shown
-    assert "interrupted; the results are those until then" in shown
-    with np.load(out / "aligned-co-k.npz") as kept:
-        assert len(kept["id"]) == 200
 
 
 @pytest.mark.slow
