@@ -178,9 +178,10 @@ def _explain(error: ValidationError, source: str, model: type[Settings], content
     expected = expected.replace("Path does not point to a", "an existing")
     if not key:  # an error of several keys together; the message names them
         return f"{source}: {expected}{more}"
-    of_section = first["type"] == "value_error" and isinstance(first["input"], dict)
-    if of_section or expected.startswith("found "):  # the message of a validator
+    if expected.startswith("found "):  # the message of a validator
         return f"{source}: key {key}: {expected}{more}"
+    if first["type"] == "value_error" and isinstance(first["input"], dict):  # nobody reads a section as a mapping
+        return f"{source}: key {key}: expected: {expected}{more}"
     found = str(first["input"]) if isinstance(first["input"], PurePath) else first["input"]
     return f"{source}: key {key}: found {found!r:.80}, expected: {expected}{more}"
 

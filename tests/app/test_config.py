@@ -106,7 +106,7 @@ NOT_FINITE = [
         ({"source": {"address": "a:1", "serializer": "pickle"}}, "allow_pickle: true"),
         (
             {"source": {"address": "zmq://a:1", "curve_secret_key": __file__}},
-            "key source: connecting with CURVE requires both curve_secret_key and curve_server_key$",
+            "key source: expected: connecting with CURVE requires both curve_secret_key and curve_server_key$",
         ),
         (
             {"queue_server": {"address": "zmq://a:1"}},
