@@ -245,7 +245,8 @@ class NATSSource:
         if endpoint.partitions == 1 or self._outside:
             return
         try:
-            newest = await link.jetstream.get_last_msg(self._stream, f"{endpoint.subject}.>")
+            asked = link.jetstream.get_last_msg(self._stream, f"{endpoint.subject}.>")
+            newest = await asyncio.wait_for(asked, self._leases.lease_s / 3)  # no longer, for the leases' sake
         except nats.js.errors.NotFoundError:
             return
         except (nats.errors.Error, TimeoutError) as error:  # the user may lack the right to read single messages
