@@ -4,6 +4,9 @@ import threading
 from collections import Counter
 from typing import Any
 
+_MAX_ANSWERS = 500_000
+"""Number of answers to remember, of some 60 bytes each; those to the oldest runs are forgotten first."""
+
 
 class Subjects:
     """Finds the run of each document, and the frame that an Event of the agent answers.
@@ -44,6 +47,29 @@ class Subjects:
             del self._open[run]
             self._streams = {uid: known for uid, known in self._streams.items() if known[0] != run}
         return run
+
+
+class Answers:
+    """The answers that are known of each run, as hashes of their keys."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, set[int]] = {}
+        self._count = 0
+
+    def add(self, run: str, answer: str) -> bool:
+        """Record an answer; return whether it is new."""
+        answers, known = self._answers.setdefault(run, set()), hash(answer)
+        if known in answers:
+            return False
+        answers.add(known)
+        self._count += 1
+        while self._count > _MAX_ANSWERS and len(self._answers) > 1:
+            self.forget(next(iter(self._answers)))
+        return True
+
+    def forget(self, run: str) -> None:
+        """Forget the answers to the frames of a run."""
+        self._count -= len(self._answers.pop(run, ()))
 
 
 class Confirmations:

@@ -378,8 +378,8 @@ class Session:
             _log.exception("source failed")
             self.failure = SourceFailed(f"source failed: {type(error).__name__}: {error}")
 
-    def _record(self, name: str, doc: Mapping[str, Any]) -> None:
-        if self.output is None or doc["uid"] not in self.output.known:
+    def _record(self, name: str, doc: dict[str, Any]) -> None:
+        if self.output is None or not self.output.recorded(name, doc):
             before = self.recorder.frames
             self.recorder(name, doc)
             if self.recorder.frames > before:

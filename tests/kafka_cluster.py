@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 _PRODUCER = 0
+_PRODUCE, _TIMED_OUT = 0, 7
+"""Kafka's numbers of a request and of an error after which a producer tries again."""
 
 
 @cache
@@ -27,6 +29,10 @@ def _librdkafka() -> ctypes.CDLL:
     library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     for name in ("rd_kafka_mock_broker_set_down", "rd_kafka_mock_broker_set_up"):
         getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    library.rd_kafka_mock_push_request_errors_array.argtypes = [
+        *(ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)),
+    ]
+    library.rd_kafka_mock_clear_request_errors.argtypes = [ctypes.c_void_p, ctypes.c_int16]
     library.rd_kafka_mock_broker_set_rtt.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int]
     return library
 
@@ -71,6 +77,14 @@ class Cluster:
         """Let all brokers answer each request after a while."""
         for number in self._numbers:
             _librdkafka().rd_kafka_mock_broker_set_rtt(self._cluster, number, round(1000 * seconds))
+
+    def confirm(self, confirming: bool) -> None:
+        """Let the brokers take messages again, or refuse the next 1000 requests, after which producers try again."""
+        if confirming:
+            _librdkafka().rd_kafka_mock_clear_request_errors(self._cluster, _PRODUCE)
+            return
+        errors = (ctypes.c_int * 1000)(*[_TIMED_OUT] * 1000)
+        _librdkafka().rd_kafka_mock_push_request_errors_array(self._cluster, _PRODUCE, len(errors), errors)
 
     def stop(self) -> None:
         """Close the ports of all brokers; their topics remain."""

@@ -3,12 +3,11 @@
 import time
 from typing import Any
 
+from ..answers import Answers
 from .endpoint import CALL_S, KafkaEndpoint
 
 _LOOK_BACK = 200_000
 """Number of messages before the end of a partition that this process reads at first."""
-_MAX_ANSWERS = 500_000
-"""Number of answers to remember, of some 60 bytes each; those to the oldest runs are forgotten first."""
 
 
 class Answered:
@@ -28,21 +27,13 @@ class Answered:
         )
         self._next: dict[int, int] = {}
         """Offset of the next message, by partition."""
-        self._answers: dict[str, set[int]] = {}
-        """Hashes of the answers, by run, including runs of other agents, which may move to this one."""
-        self._count = 0
+        self._answers = Answers()
+        """Includes answers to runs of other agents, which may move to this one."""
         self._partitions = endpoint.find_topic(self._consumer)
 
     def add(self, run: str, answer: str) -> bool:
         """Record an answer; return whether it is new."""
-        answers, known = self._answers.setdefault(run, set()), hash(answer)
-        if known in answers:
-            return False
-        answers.add(known)
-        self._count += 1
-        while self._count > _MAX_ANSWERS and len(self._answers) > 1:
-            self._count -= len(self._answers.pop(next(iter(self._answers))))
-        return True
+        return self._answers.add(run, answer)
 
     def read(self) -> bool:
         """Read the present contents of the topic; return whether all of it arrived in time."""

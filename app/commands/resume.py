@@ -58,4 +58,5 @@ def output_of(out: Path | None, settings: "Config", files: Path | None, resume: 
         if resume:
             fail("--resume: found no journal, because journal.durability is off", USAGE)
         return OutputFolder(out)
-    return OutputFolder(out, identity_of(settings, str(source)), resume=resume, fsync=durability == "fsync")
+    identity, shared = identity_of(settings, str(source)), settings.shared is not None
+    return OutputFolder(out, identity, shared=shared, resume=resume, fsync=durability == "fsync")

@@ -12,11 +12,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...adapters.files import FileSource
-from ...agent.types import InputError, get_logger
+from ...agent.types import Document, InputError, get_logger
 from ..journal import JOURNAL, Journal
 from .csv_table import CsvTable
 from .drawing import DrawingFailed, picture
 from .kept import Alarm, DocumentFile, cut_torn_line, replace_file
+from .known import Known
 from .log_file import LogFile
 from .memory import give_back_memory
 from .names import DOCUMENTS, SESSION, SUMMARY
@@ -82,8 +83,8 @@ class Tables:
         self._descriptors.write()
         self._decisions.write()
 
-    def read(self, documents: Path) -> Iterator[str]:
-        """Fill the tables with the documents in a file; yield their uids.
+    def read(self, documents: Path) -> Iterator[Document]:
+        """Fill the tables with the documents in a file; yield these.
 
         Raises
         ------
@@ -95,7 +96,7 @@ class Tables:
                 self.recorder(name, doc)
                 if count % _DOCUMENTS_PER_WRITE == 0:
                     self.write()
-                yield doc["uid"]
+                yield name, doc
             self.recorder.report_strays(documents)
         except (LookupError, TypeError, AttributeError) as error:
             raise InputError(
@@ -130,6 +131,8 @@ class OutputFolder:
     identity : mapping, optional
         The ``source``, ``config`` and ``models`` of the session. With it, the folder has a journal, and a session of
         the same identity continues.
+    shared : bool
+        Whether other agents may take over runs.
     resume : bool
         Whether a session must exist, which then continues even with another config and other models.
     fsync : bool
@@ -142,13 +145,17 @@ class OutputFolder:
     """
 
     def __init__(
-        self, folder: Path, identity: Mapping[str, str] | None = None, *, resume: bool = False, fsync: bool = False
+        self,
+        folder: Path,
+        identity: Mapping[str, str] | None = None,
+        *,
+        shared: bool = False,
+        resume: bool = False,
+        fsync: bool = False,
     ) -> None:
         self.folder = folder
         self._lock = lock_folder(folder)
         self.journal: Journal | None = None
-        self.known: frozenset[str] = frozenset()
-        """Uids of documents that the folder has and that the agent may send again."""
         try:
             found = next((name for name in (*_OF_A_SESSION, JOURNAL) if _size(folder / name)), None)
             if identity is None and found:
@@ -157,9 +164,15 @@ class OutputFolder:
                 self.journal = _journal(folder, identity, found, resume, fsync)
             self._alarm = Alarm(folder)
             self._tables = Tables(folder, self._alarm)
+            repeated = set[str]()
+            self.recorded = Known(shared=shared, repeated=repeated)
+            """Tells whether the recorder has a document."""
+            written = Known(shared=shared, repeated=repeated)
             if self.journal is not None:
-                self._read_again(self.journal)
-            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm, self.known, fsync=fsync)
+                for document in self._read_again(self.journal, repeated):
+                    self.recorded.add(document)
+                    written.add(document)
+            self.documents = documents = DocumentFile(folder / DOCUMENTS, self._alarm, written, fsync=fsync)
             if self.journal is not None:
                 self.journal.held = lambda: documents.waiting
             self._log_file = LogFile(folder, self._alarm)
@@ -181,8 +194,11 @@ class OutputFolder:
         """Address of the session's dashboard, for the live view; empty if there is none."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
 
-    def _read_again(self, journal: Journal) -> None:
-        """Fill the tables from an earlier process's documents; cut off an incompletely written one."""
+    def _read_again(self, journal: Journal, repeated: set[str]) -> Iterator[Document]:
+        """Fill the tables from an earlier process's documents, and yield these; cut off an incompletely written one.
+
+        The uids of those that the agent may send again are added to ``repeated``.
+        """
         path = self.folder / DOCUMENTS
         if _size(path) and (torn := cut_torn_line(path)):
             _log.warning("incomplete document cut", file=str(path), bytes=torn)
@@ -191,14 +207,14 @@ class OutputFolder:
                 detail = "expected those of the session that its journal continues"
                 raise InputError(f"{path}: found no documents, {detail}; bring it back, or name another --out")
             return
-        repeated, known, count = set[str](), set[str](), 0
+        undelivered, count = set[str](), 0
         for _, name, doc in journal.undelivered():
-            repeated |= {*doc["uid"]} if name == "event_page" else {doc["uid"]}
-        for uid in self._tables.read(path):
+            undelivered |= {*doc["uid"]} if name == "event_page" else {doc["uid"]}
+        for name, doc in self._tables.read(path):
             count += 1
-            if uid in repeated:
-                known.add(uid)
-        self.known = frozenset(known)
+            if doc["uid"] in undelivered:
+                repeated.add(doc["uid"])
+            yield name, doc
         if count > journal.published:
             self._tables.close()  # complete as they were
             detail = "after a full disk, a power failure or the loss of journal.sqlite-wal; name another --out"

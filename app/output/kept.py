@@ -66,13 +66,20 @@ class DocumentFile:
     ----------
     path : Path
     alarm : Alarm
-    known : set of str
-        Uids of documents that the file had before a restart and that arrive again.
+    known : callable
+        Returns whether the file has a document already.
     fsync : bool
         Whether each document is on the disk when the call returns.
     """
 
-    def __init__(self, path: Path, alarm: Alarm, known: frozenset[str] = frozenset(), *, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        alarm: Alarm,
+        known: Callable[[str, dict[str, Any]], bool] = lambda name, doc: False,
+        *,
+        fsync: bool = False,
+    ) -> None:
         self._sink = FileSink(path, append=True, fsync=fsync)
         self._known = known
         self._alarm = alarm
@@ -103,7 +110,7 @@ class DocumentFile:
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Append one document, or let it wait."""
-        if doc["uid"] in self._known:
+        if self._known(name, doc):
             return
         record = self._sink.encode(name, doc)
         with self._lock:

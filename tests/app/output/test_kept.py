@@ -78,7 +78,7 @@ def test_a_document_is_on_the_disk_before_it_counts_as_written(
 
 
 def test_a_document_of_before_a_restart_is_passed_over(tmp_path: Path):
-    file = DocumentFile(tmp_path / "d.jsonl", Alarm(tmp_path), frozenset({"a", "e1"}))
+    file = DocumentFile(tmp_path / "d.jsonl", Alarm(tmp_path), lambda name, doc: doc["uid"] in {"a", "e1"})
     for document in (start("a"), event(1), event(2)):
         file(*document)
     file.close()
