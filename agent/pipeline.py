@@ -2,21 +2,21 @@
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .ahead import Ahead
+from .attempt import attempt
 from .decide import ControlSettings, Requests, Rules
 from .decisions import Decisions
-from .estimate import Answer, EnergyUncertainty, FrameServer
+from .estimate import EnergyUncertainty, FrameServer
 from .left_out import LeftOut
 from .load import Load
 from .progress import Past, Progress, Published
 from .publication import Publication
-from .publish import AgentRun, AgentRuns, Emit, Pages, come_in_pages
+from .publish import AgentRun, AgentRuns, Emit, Pages
 from .relative import Anchor, RelativeQuantities
+from .serving import Serving
 from .spectra import AlignmentSettings, SeriesAlignment
 from .stream import FrameReader, Outcome
 from .told import Told
@@ -34,9 +34,6 @@ from .types import (
 )
 
 _log = get_logger()
-
-_FEWEST_AHEAD, _BATCH_AHEAD = 32, 128
-"""Fewest frames for which the network works on its own thread, and largest batch while more frames come."""
 
 
 class Pipeline:
@@ -89,18 +86,15 @@ class Pipeline:
         self._abandoned = abandoned or threading.Event()
         self.unread = 0
         """Number of documents of the last batch that were not read because the host ended the pipeline."""
-        self.unanswered = 0
-        """Number of complete frames that were not answered because the host ended the pipeline."""
         self.lost = 0
         """Number of documents, frames and notes that failed without any published result."""
         self._reader = reader
         self._models = models
         self._align = SeriesAlignment(alignment, tabulated=tabulated)
         self._energy_uncertainty = EnergyUncertainty()
-        self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
+        serve = self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
-        self._pages: Pages = pages
         self._requests = Requests(controls, control)
         self._runs = AgentRuns(
             models,
@@ -115,16 +109,9 @@ class Pipeline:
         )
         self._stops: dict[str, Mapping[str, Any]] = {}
         """RunStops of watched runs whose agent runs are still open; empty if the RunStop did not arrive."""
-        self._waiting_frames: list[Frame] = []
-        self._network = Ahead("xas-agent network")
-        self._estimating: deque[tuple[Callable[[], list[Answer]], list[Answer], bool]] = deque()
-        """Unpublished batches: a call that adds the estimates, the answers without them, and whether to use pages."""
-        self._max_batch = max_batch
         self._load = Load(max_latency_s)
         self._left_out = LeftOut(self.note)
         self._told = Told()
-        self._answered, self._serving_s = 0, 0.0
-        """Number of frames served from the last documents, and the time taken, s."""
         self.standing = rules.standing()
         """How the rules stand on the newest frame's series; replaced as a whole, so that any thread may read it."""
         self._committed, self._progress = committed, Progress()
@@ -139,10 +126,24 @@ class Pipeline:
             measured=measured,
             max_age_s=controls.max_age_s,
         )
+        self._serving = Serving(
+            serve,
+            self._publish,
+            pages=pages,
+            max_batch=max_batch,
+            in_turn=self._is_in_turn,
+            commit=self._commit_proposed,
+            abandoned=self._abandoned,
+        )
         self._advanced: set[str] = set()
         """Runs that have outcomes since their position was last reported."""
         self._published = Published(Past())
         self._closing = False
+
+    @property
+    def unanswered(self) -> int:
+        """Number of complete frames that were not answered because the host ended the pipeline."""
+        return self._serving.unanswered
 
     @property
     def busy(self) -> bool:
@@ -170,41 +171,32 @@ class Pipeline:
     def feed(self, received: Sequence[Received]) -> None:
         """Process documents; the frames that they complete are served together."""
         began = time.monotonic()
-        self.unread = len(received)
-        self._answered, self._serving_s, left_out = 0, 0.0, self._left_out.now
-        most = min(self._max_batch, _BATCH_AHEAD) if self._rules.are_none else self._max_batch
+        self.unread, left_out = len(received), self._left_out.now
+        self._serving.begin(ahead=self._rules.are_none)
         reading = self._reader.read(received)
         while not self._abandoned.is_set() and (read := next(reading, None)) is not None:
             self.unread -= read[0]
             self._take(read[1])
-            if len(self._waiting_frames) >= most:
-                self._serve_waiting(more=True)
+            if self._serving.is_due:
+                self._serving(more=True)
         if self._reader.waiting:
             self._take(self._reader.poll(time.monotonic()))
-        self._serve_waiting()
+        self._serving()
         if self._requests.paused is None:
-            self._try(lambda: self.decisions.propose_in_runs(self._rules.quiet(time.monotonic())))
-        frames = self._answered + self._left_out.now - left_out
-        reading_s = time.monotonic() - began - self._serving_s
+            attempt(lambda: self.decisions.propose_in_runs(self._rules.quiet(time.monotonic())))
+        answered, serving_s = self._serving.answered, self._serving.taken_s
+        frames = answered + self._left_out.now - left_out
+        reading_s = time.monotonic() - began - serving_s
         rows = sum(document.rows for document in received)
-        self._try(lambda: self._load.learn(rows, frames, self._answered, reading_s, self._serving_s))
-        self._try(self._note_standing)
-        self._try(self.decisions.publish_statuses)
-        self._try(lambda: self._left_out.report(idle=not received))
+        attempt(lambda: self._load.learn(rows, frames, answered, reading_s, serving_s))
+        attempt(self._note_standing)
+        attempt(self.decisions.publish_statuses)
+        attempt(lambda: self._left_out.report(idle=not received))
         self._end_runs()
         self._commit(all_done=True)
 
     def _note_standing(self) -> None:
         self.standing = self._rules.standing()
-
-    def _try(self, step: Callable[[], object], **names: Any) -> bool:
-        """Run a step that no later step depends on; log its error; return whether it succeeded."""
-        try:
-            step()
-        except Exception as error:
-            _log.error("a step failed; the others go on", exc_info=error, **names)
-            return False
-        return True
 
     def resume(self, past: Past, inputs: Iterable[Sequence[Received]]) -> None:
         """Continue where an earlier process ended.
@@ -245,9 +237,9 @@ class Pipeline:
             self._take(self._reader.give_up(uid))
             self._stops.pop(uid, None)
             self._left_out.notes.pop(uid, None)
-            self._try(partial(self._requests.run_stopped, uid), run=uid)
+            attempt(partial(self._requests.run_stopped, uid), run=uid)
             self._forget(uid)
-            self._try(partial(self._runs.give_up, uid), run=uid)
+            attempt(partial(self._runs.give_up, uid), run=uid)
             self._advanced.discard(uid)
             self._publish.forget(uid)
             self._progress.given_up.append(uid)
@@ -256,7 +248,7 @@ class Pipeline:
     def _forget(self, uid: str) -> None:
         """Forget all data of one run."""
         for part in (self._rules, self._requests, self._relative, self._published, self._told):
-            self._try(partial(part.forget, uid), run=uid)
+            attempt(partial(part.forget, uid), run=uid)
 
     def idle(self) -> None:
         """Stop waiting for missing documents, after the source has been quiet."""
@@ -274,9 +266,9 @@ class Pipeline:
         """Publish and log a note on data set aside."""
         names = self._runs.names(note.run_uid, file=note.file)
         self._told.tell(note, **names)
-        if not self._try(lambda: self._runs.note(note), frame=note.seq_num, uid=note.uid, **names):
+        if not attempt(lambda: self._runs.note(note), frame=note.seq_num, uid=note.uid, **names):
             self.lost += note.count
-        self._try(lambda: self.decisions.propose_in_runs(self._rules.note(note)), frame=note.seq_num, **names)
+        attempt(lambda: self.decisions.propose_in_runs(self._rules.note(note)), frame=note.seq_num, **names)
 
     def close(self, reason: str = "the agent was closed before the run ended", *, handed_on: bool = False) -> None:
         """Serve all complete frames, then end every open run.
@@ -291,14 +283,14 @@ class Pipeline:
         self._closing = True
         outcomes = self._reader.finish()
         self._take(item for item in outcomes if (item.doc if isinstance(item, RunDocument) else not handed_on))
-        self._serve_waiting()
+        self._serving()
         self._commit()
-        self._network.close()
-        self._try(lambda: self._requests.close(hurried=self._abandoned.is_set()))
-        self._try(self.decisions.publish_statuses)
-        self._try(lambda: self._left_out.report(idle=True))
+        self._serving.close()
+        attempt(lambda: self._requests.close(hurried=self._abandoned.is_set()))
+        attempt(self.decisions.publish_statuses)
+        attempt(lambda: self._left_out.report(idle=True))
         self._told.close()
-        self._try(lambda: self._runs.close(reason, with_notes=not handed_on))
+        attempt(lambda: self._runs.close(reason, with_notes=not handed_on))
         self._stops.clear()
         self._commit()
 
@@ -318,11 +310,11 @@ class Pipeline:
     def _take_one(self, item: Outcome) -> None:
         if isinstance(item, Frame | SetAside):
             if item.seq_num:
-                self._try(partial(self._requests.measured, item.run_uid, item.seq_num), run=item.run_uid)
+                attempt(partial(self._requests.measured, item.run_uid, item.seq_num), run=item.run_uid)
             if item in self._published:
                 return
         if isinstance(item, Frame):
-            self._waiting_frames.append(item)
+            self._serving.add(item)
         elif isinstance(item, SetAside) and item.reason is Reason.OVERLOAD:
             self._left_out.add(item, self._load.every)
         elif isinstance(item, SetAside):
@@ -346,65 +338,14 @@ class Pipeline:
             self._requests.run_stopped(uid)
             self._end_runs()
 
-    def _serve_waiting(self, *, more: bool = False) -> None:
-        """Serve the waiting frames.
+    def _is_in_turn(self) -> bool:
+        """Whether one batch must be over before the next: with rules, since decisions come between the frames, and
+        with decisions to send, since the progress reported before them holds the state of all aligned frames."""
+        return bool(self._requests.proposed) or not self._rules.are_none
 
-        While the network works on one batch, the pipeline aligns the next, publishes the one before and, if ``more``
-        frames come, reads these. It does not work ahead with rules, since decisions come between the frames; nor with
-        decisions to send, since the progress reported before them holds the state of all aligned frames.
-        """
-        undecided = self._rules.are_none and not self._requests.proposed
-        while self._waiting_frames:
-            frames, self._waiting_frames = self._waiting_frames, []
-            began, paged, left = time.monotonic(), come_in_pages(frames, self._pages), len(frames)
-            for answers in self._aligned(frames):
-                if self._abandoned.is_set():
-                    self.unanswered += left
-                    break
-                left -= len(answers)
-                ahead = undecided and len(answers) >= _FEWEST_AHEAD
-                estimate = partial(self._serve.estimated, answers)
-                self._estimating.append((self._network(estimate) if ahead else estimate, answers, paged))
-                while len(self._estimating) > ahead:
-                    self._publish_next()
-            self._serving_s += time.monotonic() - began
-            if self._requests.proposed:
-                self._commit()
-        began = time.monotonic()
-        while self._estimating and not more:
-            self._publish_next()
-        self._serving_s += time.monotonic() - began
-
-    def _aligned(self, frames: Sequence[Frame]) -> Iterator[list[Answer]]:
-        """Yield the aligned frames in batches; frames that fail in a batch follow one by one."""
-        left = {id(frame): frame for frame in frames}
-        try:
-            for answers in self._serve.batches(frames):
-                for answer in answers:
-                    del left[id(answer.frame)]
-                yield answers
-        except Exception as error:
-            for frame in left.values():
-                if len(frames) > 1:
-                    yield from self._aligned([frame])
-                else:
-                    self._publish.note_failure(frame, error)
-
-    def _publish_next(self) -> None:
-        """Publish the oldest batch of the network."""
-        estimated, answers, paged = self._estimating.popleft()
-        self._answered += len(answers)
-        try:
-            answers = estimated()
-        except Exception as error:
-            for answer in answers:
-                self._publish.note_failure(answer.frame, error)
-            return
-        for group in self._publish.neighbours(answers, paged):
-            if self._abandoned.is_set():
-                self.unanswered += len(group)
-            else:
-                self._try(partial(self._publish, group, paged), run=group[0].frame.run_uid)
+    def _commit_proposed(self) -> None:
+        if self._requests.proposed:
+            self._commit()
 
     def _commit(self, *, all_done: bool = False) -> None:
         """Report the progress, then send its decisions.
@@ -423,10 +364,10 @@ class Pipeline:
                 self._advanced.clear()
             self._remember(newest)  # as far as possible; the results are sent in any case
             progress, self._progress = self._progress, Progress()
-            self._try(partial(self._committed, progress))
+            attempt(partial(self._committed, progress))
         else:
             self._progress = Progress()
-        self._try(self._requests.send)
+        attempt(self._requests.send)
 
     def _remember(self, newest: Sequence[tuple[Frame, Estimator]]) -> None:
         """Add the states changed since the last progress; ``newest`` are the newest answered frames by series."""
@@ -444,11 +385,11 @@ class Pipeline:
 
     def _keep(self, states: Callable[[], Memory], run: str = "") -> None:
         """Add states to the progress; a failure loses no other states."""
-        self._try(lambda: self._progress.memory.update(states()), run=run)
+        attempt(lambda: self._progress.memory.update(states()), run=run)
 
     def _set_aside(self, run: AgentRun, note: SetAside) -> None:
         names = {"run": note.run_uid, "frame": note.seq_num, "uid": note.uid}
-        if not self._try(lambda: run.set_aside(note), **names):  # an error must not cost the other held notes
+        if not attempt(lambda: run.set_aside(note), **names):  # an error must not cost the other held notes
             self.lost += note.count
         if note.seq_num and not self._closing:  # otherwise the frame may still be completed after a restart
             self._progress.outcomes.append((note.run_uid, note.uid))
@@ -459,12 +400,12 @@ class Pipeline:
         """End the agent's runs for stopped runs whose decisions all have a final status."""
         if not self._stops:
             return
-        self._serve_waiting()
-        self._try(self.decisions.publish_statuses)
+        self._serving()
+        attempt(self.decisions.publish_statuses)
         for uid in [u for u in self._stops if u not in self._requests.open.values()]:
             stop = self._stops.pop(uid)
-            self._try(partial(self._left_out.report_run, uid), run=uid)
+            attempt(partial(self._left_out.report_run, uid), run=uid)
             self._forget(uid)
             if not self._closing:
                 self._progress.ended.append(uid)
-            self._try(partial(self._runs.end, uid, stop), run=uid)
+            attempt(partial(self._runs.end, uid, stop), run=uid)

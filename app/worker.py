@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ..adapters.kafka import KafkaSink
 from ..adapters.nats import NATSSink
+from ..agent.attempt import attempt
 from ..agent.pipeline import Pipeline
 from ..agent.types import Reason, Received, SetAside, get_logger
 from .acknowledge import Acknowledgements
@@ -169,26 +170,19 @@ class Worker:
                 failed = True
                 if batch and self.acknowledgements is not None:
                     self.acknowledgements.stop("served")
-            self._try(self._acknowledge)
+            attempt(self._acknowledge)
             with self._progress:
                 self._served += len(batch) - (0 if failed else self._pipeline.unread)
                 self._failed += len(batch) if failed else 0  # with those after a failure, which are not read again
                 self._idle = idle
                 self._progress.notify_all()
         self._prepare(now=True)
-        self._try(lambda: self._pipeline.close(self._reason, handed_on=self.acknowledgements is not None))
-        self._try(self._subscribers.close)
-        self._try(self._acknowledge)
+        attempt(lambda: self._pipeline.close(self._reason, handed_on=self.acknowledgements is not None))
+        attempt(self._subscribers.close)
+        attempt(self._acknowledge)
         if self._delivery is not None:
-            self._try(self._delivery.close)
-        self._try(self.resources.close)
-
-    def _try(self, step: Callable[[], object]) -> None:
-        """Run a step; an error loses neither documents nor later steps."""
-        try:
-            step()
-        except Exception:
-            _log.exception("a step failed; the others go on")
+            attempt(self._delivery.close)
+        attempt(self.resources.close)
 
     def _resume(self) -> None:
         """Continue where an earlier process ended."""
@@ -244,8 +238,8 @@ class Worker:
 
     def _prepare(self, *, now: bool) -> None:
         """Do the work that precedes a batch of documents."""
-        self._try(self._give_up_runs)
-        self._try(partial(self._report_dropped, now=now))
+        attempt(self._give_up_runs)
+        attempt(partial(self._report_dropped, now=now))
 
     def _give_up_runs(self) -> None:
         """Forget the runs that another agent has taken over."""

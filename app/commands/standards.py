@@ -197,6 +197,7 @@ def _draw_judged(path: Path, judged: Sequence["Judged"]) -> Path:
             j.os.lo,
             j.os.hi,
             j.is_flagged,
+            j.known.is_judged,
         )
         for j in judged
         if j.os is not None

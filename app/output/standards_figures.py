@@ -34,6 +34,8 @@ class Answered:
     lo: float
     hi: float
     is_flagged: bool
+    is_judged: bool
+    """Whether the answer counts as hit or miss: not for metals, which must be flagged."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Scanned:
 def draw_answers(path: Path, answers: Sequence[Answered], hit_e: float) -> None:
     """Draw the oxidation states of standards with their intervals, and the known ones; flagged answers are open.
 
-    Each standard has a column, in the order of known oxidation states; the band extends ``hit_e`` to either side.
+    Each standard has a column, in the order of known oxidation states; of those that are judged, a band extends
+    ``hit_e`` to either side.
     """
     answers = sorted(answers, key=lambda a: (a.known is None, a.known or 0.0, a.element, a.mean))
     figure = Figure(figsize=(max(5.0, 1.6 + 0.24 * len(answers)), 6.5), layout="constrained")
@@ -62,9 +65,10 @@ def draw_answers(path: Path, answers: Sequence[Answered], hit_e: float) -> None:
     colours = {element: COLOURS[i % len(COLOURS)] for i, element in enumerate(elements)}
     for at, answer in enumerate(answers):
         colour = colours[answer.element]
-        if answer.known is not None:
+        if answer.known is not None and answer.is_judged:
             band = answer.known - hit_e, answer.known + hit_e
             axes.fill_between([at - 0.5, at + 0.5], *band, color=GREY, alpha=0.15, lw=0)
+        if answer.known is not None:
             axes.hlines(answer.known, at - 0.5, at + 0.5, color=GREY, lw=1.2)
         axes.vlines(at, answer.lo, answer.hi, color=colour, lw=1.2, alpha=0.6)
         axes.plot(at, answer.mean, "o", ms=6, mec=colour, mfc="white" if answer.is_flagged else colour)
@@ -120,15 +124,31 @@ def draw_offsets(
 
 
 def _name_curves(axes: Axes, scans: Sequence[Scanned]) -> None:
-    """Write the names beside the right ends of the curves, one above the other where curves meet."""
-    ends = [(float(at[-1]), scan) for scan in scans if len(at := scan.os[np.isfinite(scan.os)])]
-    ends.sort(key=lambda end: end[0])
+    """Write the names right of the panel, each with a line to the end of its curve, which it may not meet."""
+    found = [scan for scan in scans if np.isfinite(scan.os).any()]
+    if not found:
+        return
+    last = [int(np.flatnonzero(np.isfinite(scan.os))[-1]) for scan in found]
+    ends = [(float(scan.offsets_ev[k]), float(scan.os[k])) for scan, k in zip(found, last, strict=True)]
     low, high = axes.get_ylim()
-    places = [(end - low) / (high - low) for end, _ in ends]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + _LINE)
-    above = 1.0 + _LINE
-    for i in reversed(range(len(places))):
-        above = places[i] = min(places[i], above - _LINE)
-    for place, (_, scan) in zip(places, ends, strict=True):
-        axes.text(1.01, place, escaped(scan.name), transform=axes.transAxes, fontsize=6, va="center", clip_on=False)
+    heights = (np.array([os for _, os in ends]) - low) / (high - low)
+    order = np.argsort(heights, kind="stable")
+    for i, place in zip(order, _apart(heights[order]), strict=True):
+        axes.annotate(
+            escaped(found[i].name),
+            ends[i],
+            (1.08, float(place)),
+            textcoords=axes.transAxes,
+            fontsize=6,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 0},
+        )
+
+
+def _apart(heights: Array) -> Array:
+    """Return (K,) ascending heights from 0 to 1, moved as far as it takes to be ``_LINE`` apart."""
+    steps = _LINE * np.arange(len(heights))
+    up = np.maximum.accumulate(heights - steps)
+    down = np.minimum.accumulate((heights - steps)[::-1])[::-1]
+    return np.clip((up + down) / 2 + steps, steps, 1 - steps[::-1])

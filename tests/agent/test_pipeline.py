@@ -838,7 +838,7 @@ def test_frames_of_a_flood_are_answered_in_order_while_the_next_are_read(pages):
 
 def test_progress_before_a_decision_of_an_earlier_process_has_no_frame_that_is_not_published():
     def committed(progress: Any) -> None:
-        waiting.append(len(piped.pipeline._estimating))
+        waiting.append(len(piped.pipeline._serving.ahead))
         outcomes.append(len(progress.outcomes))
 
     waiting: list[int] = []

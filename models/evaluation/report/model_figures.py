@@ -159,7 +159,7 @@ def coverage(table: pd.DataFrame, target: float = 0.9, units: Mapping[str, str] 
         for k, where in enumerate(y):
             colour = BLUE if lo[k] <= target <= hi[k] else RED if hi[k] < target else GREEN
             above.plot([lo[k], hi[k]], [where, where], color=colour, lw=1.6, solid_capstyle="butt")
-            above.plot(share[k], where, "o", color=colour, ms=4.5)
+            above.plot(share[k], where, "o", color=colour, ms=4.5, clip_on=False)  # many are 1
         above.set_xlim(min(0.75, float(np.nanmin(lo)) - 0.03) if len(lo) else 0, 1.0)
         above.xaxis.set_major_locator(MaxNLocator(3))
         below.barh(y, width, color=pale(BLUE), height=0.6)
