@@ -19,7 +19,7 @@ _PATHS = ("folder", "curve_key", "curve_server_key", "curve_clients", "control_s
 def earlier_options(out: Path) -> dict[str, Any]:
     """Return the options of the session in a folder."""
     from ..journal import JOURNAL, Journal
-    from ..output.folder import lock_folder
+    from ..output.opening import lock_folder
 
     if not (out / JOURNAL).is_file():
         fail(f"{out}: found no {JOURNAL}, expected the --out of an earlier session of run", USAGE)

@@ -102,7 +102,7 @@ def run(
     from ...agent.types import SharedSource
     from ..embedded import watch_embedded
     from ..health import Health
-    from ..output.folder import fresh_folder
+    from ..output.opening import fresh_folder
     from ..session import Session, source_of
 
     with exit_on_error(), ExitStack() as resources:

@@ -64,7 +64,7 @@ def standards(
     from ..jobs.known_compounds import read_known
     from ..jobs.offset_scan import scan_offsets
     from ..jobs.standards import judge, models_for, read_standards, write_into_cards
-    from ..output.folder import make_folder
+    from ..output.opening import make_folder
     from ..output.progress import progress_on_terminal
     from ..signals import end_like_ctrl_c
 

@@ -15,7 +15,7 @@ from ...agent.estimate import Answer
 from ...agent.types import Array, Estimator, Flag, InputError, Refusal
 from ..config import Config
 from ..output.cells import TableWriter
-from ..output.folder import make_folder
+from ..output.opening import make_folder
 from ..output.progress import progress_on_terminal
 from .files import distinct_ids, keep_on_ctrl_c, name_of, refusal_of, serve_files
 

@@ -10,9 +10,10 @@ from pydantic import TypeAdapter
 from ...adapters.files import FileSource
 from ...agent.decide import Rule
 from ...agent.types import InputError, get_logger
-from ..output.folder import PICTURE, TRUTH, Tables, lock_folder
+from ..output.folder import PICTURE, TRUTH, Tables
 from ..output.kept import Alarm
 from ..output.names import DOCUMENTS, SESSION
+from ..output.opening import lock_folder
 from ..output.recorder import Recorder
 from ..output.truth import Truth
 

@@ -15,7 +15,7 @@ from ...models.card import HIT_E, StandardCard
 from ...models.readable import write_card_and_readme
 from ..config import Config
 from ..output.cells import TableWriter
-from ..output.folder import make_folder
+from ..output.opening import make_folder
 from ..wiring import load_models
 from .files import answers_of, refusal_of
 from .known_compounds import KnownCompound, elements_of

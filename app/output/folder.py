@@ -5,11 +5,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from ...adapters.files import FileSource
 from ...agent.types import Document, InputError, get_logger
@@ -21,6 +18,7 @@ from .known import Known
 from .log_file import LogFile
 from .memory import give_back_memory
 from .names import DOCUMENTS, SESSION, SUMMARY
+from .opening import lock_folder, open_journal, session_found, size_of
 from .recorder import HISTORY_COLUMNS, NAME_COLUMNS, Recorder
 from .truth import Truth
 
@@ -35,7 +33,6 @@ OF_DOCUMENTS = (DOCUMENTS, *_TABLES)
 """Files that are complete only if they contain all documents."""
 # Without the log, which every session in the folder continues.
 _OF_A_SESSION = (*OF_DOCUMENTS, TRUTH, SUMMARY, PICTURE)
-_LOCK = ".lock"
 _DECISION_COLUMNS = ("time", "run_uid", *NAME_COLUMNS, "id", "rule", "action", "args", "status", "status_reason")
 _DECISION_COLUMNS += ("confidence", "reason", *HISTORY_COLUMNS)
 _WRITE_S = 2.0
@@ -157,11 +154,11 @@ class OutputFolder:
         self._lock = lock_folder(folder)
         self.journal: Journal | None = None
         try:
-            found = next((name for name in (*_OF_A_SESSION, JOURNAL) if _size(folder / name)), None)
+            found = next((name for name in (*_OF_A_SESSION, JOURNAL) if size_of(folder / name)), None)
             if identity is None and found:
-                raise _session_found(folder, found)
+                raise session_found(folder, found)
             if identity is not None:
-                self.journal = _journal(folder, identity, found, resume, fsync)
+                self.journal = open_journal(folder, identity, found, resume, fsync)
             self._alarm = Alarm(folder)
             self._tables = Tables(folder, self._alarm)
             repeated = set[str]()
@@ -200,9 +197,9 @@ class OutputFolder:
         The uids of those that the agent may send again are added to ``repeated``.
         """
         path = self.folder / DOCUMENTS
-        if _size(path) and (torn := cut_torn_line(path)):
+        if size_of(path) and (torn := cut_torn_line(path)):
             _log.warning("incomplete document cut", file=str(path), bytes=torn)
-        if not _size(path):
+        if not size_of(path):
             if journal.delivered:
                 detail = "expected those of the session that its journal continues"
                 raise InputError(f"{path}: found no documents, {detail}; bring it back, or name another --out")
@@ -388,93 +385,6 @@ class OutputFolder:
             self._alarm.written(name)
             return True
         return False
-
-
-def _journal(folder: Path, identity: Mapping[str, str], found: str | None, resume: bool, fsync: bool) -> Journal:
-    """Open the journal of a folder; ``found`` is the sign of an earlier session in it, if any.
-
-    Raises
-    ------
-    InputError
-        The folder has a session without a journal or with another identity, or none to ``resume``.
-    """
-    exists = _size(folder / JOURNAL) > 0
-    if found and not exists:
-        raise _session_found(folder, found)
-    if resume and not exists:
-        raise InputError(f"{folder}: found no {JOURNAL}, expected the --out of an earlier session of run")
-    journal = Journal(folder / JOURNAL, fsync=fsync)
-    other = [name for name, value in identity.items() if journal.meta.get(name, value) != value]
-    if other and not journal.unused and not (resume and "source" not in other):
-        journal.close()
-        hint = "" if "source" in other else ", or go on with --resume in a new run of the agent"
-        raise InputError(
-            f"{folder}: found a session with another {' and '.join(other)}, expected the same command; "
-            f"name another --out{hint}"
-        )
-    if other:
-        journal.forget_memory()
-    if not journal.unused:
-        _log.info("going on", folder=str(folder), **{f"other_{name}": True for name in other})
-    journal.name(identity)
-    return journal
-
-
-def _session_found(folder: Path, found: str) -> InputError:
-    return InputError(
-        f"{folder}: found {found} of an earlier session, which is never overwritten; "
-        "expected a new or empty folder: name another --out, or move this one away"
-    )
-
-
-def fresh_folder(parent: Path) -> Path:
-    """Create a new folder in ``parent``, named by the time: 2026-11-27T101500."""
-    name = datetime.now().strftime("%Y-%m-%dT%H%M%S")
-    make_folder(parent)
-    for number in range(1, 1000):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise _unusable(folder, error) from None
-        return folder
-    raise InputError(f"{parent}: found no free name for a new folder; move some of the earlier ones away")
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder if it is missing; raise InputError if this fails or if the path is a file."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(folder, error) from None
-
-
-def _unusable(folder: Path, error: OSError) -> InputError:
-    return InputError(f"{folder}: cannot be used as the output folder: {error.strerror}; name another one")
-
-
-def lock_folder(folder: Path) -> FileLock:
-    """Create a folder if it is missing, and lock it; the lock ends with the process."""
-    make_folder(folder)
-    lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
-    try:
-        (folder / _LOCK).open("ab").close()  # without write permission, the lock would report the folder as in use
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{folder}: in use by another agent; end that agent first, or name another folder") from None
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    return lock
-
-
-def _size(path: Path) -> int:
-    """Return the size of a file, bytes; 0 if it does not exist."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -26,7 +26,8 @@ from xas_agent.adapters.zmq import ZMQEndpoint, ZMQSink, ZMQSource
 from xas_agent.agent.types import Document, Estimator, InputError
 from xas_agent.app.commands.shared import conclude
 from xas_agent.app.config import load_config
-from xas_agent.app.output.folder import OutputFolder, fresh_folder
+from xas_agent.app.output.folder import OutputFolder
+from xas_agent.app.output.opening import fresh_folder
 from xas_agent.app.session import Session
 from xas_agent.app.signals import end_like_ctrl_c
 from xas_agent.app.wiring import load_models

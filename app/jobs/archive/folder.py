@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ....agent.types import InputError, get_logger
-from ...output.folder import lock_folder
+from ...output.opening import lock_folder
 from .work import ABOUT, Part, Piece, Written
 
 _log = get_logger()

@@ -12,7 +12,8 @@ from xas_agent.agent.types import InputError
 from xas_agent.app.about import write_about
 from xas_agent.app.config import load_config
 from xas_agent.app.jobs.rebuild import rebuild, rules_of
-from xas_agent.app.output.folder import OutputFolder, lock_folder
+from xas_agent.app.output.folder import OutputFolder
+from xas_agent.app.output.opening import lock_folder
 
 
 @pytest.fixture(scope="module")
