@@ -119,7 +119,7 @@ def draw_offsets(
         axes.set_xlabel("FEFF − experiment (eV); grey: card, red: best")
         axes.set_ylabel("mean oxidation state (e)")
         _name_curves(axes, group)
-    figure.colorbar(colours, ax=panels.tolist(), label="known oxidation state (e); dotted: not judged")
+    figure.colorbar(colours, ax=panels.tolist(), aspect=50, label="known oxidation state (e); dotted: not judged")
     figure.savefig(path, dpi=110)
 
 

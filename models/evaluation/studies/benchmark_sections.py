@@ -159,9 +159,9 @@ def spt_details(b: Benchmark) -> Section:
     if (kind != "").any():
         by_group["by-kind"] = tables.by_group(truth, predictions, b.classes, kind)
     best = predictions.best(b.classes)
-    units = b.plan.config.units
     classified = [d for d in b.plan.config.classified if d in b.classes]
     pairs = {d: (truth[d], best[d]) for d in b.plan.config.regressed if d in truth}
+    units = {d: b.plan.config.units.get(d.removesuffix("_mean"), "") for d in pairs}
     return Section(
         "The SPT by group of sites",
         "All figures of merit on the validation sites, then headline scores by first-shell coordination number and "
