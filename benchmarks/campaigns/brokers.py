@@ -5,9 +5,10 @@
 Runs of whole spectra with a slow step scan beside them are published, several at a time. Agents of one group answer
 them, each with a folder of its own, and publish to the same broker. A random one is killed and another added,
 ``--kills`` times; some are ended by SIGTERM instead, and some go on in the folder of the one before. The answers are
-then read from the broker. The exit code is 1 if a frame was not answered exactly once.
+then read from the broker. The exit code is 1 if a frame was not answered exactly once, or if a folder has one twice.
 """
 
+import csv
 import itertools
 import random
 import signal
@@ -174,6 +175,13 @@ class Answers:
         self.said.setdefault(frame, []).append(f"{doc['descriptor'][:8]} at {time.time():.2f}")
 
 
+def count_repeated(table: Path) -> int:
+    """Return the number of rows beyond the first of each frame."""
+    with table.open(encoding="utf-8") as file:
+        rows = Counter((row["run_uid"], row["seq_num"]) for row in csv.DictReader(file))
+    return rows.total() - len(rows)
+
+
 def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limit_s: float) -> dict[str, Any]:
     """Kill and add agents; return the figures."""
     rng, until = random.Random(seed), time.monotonic() + limit_s
@@ -231,6 +239,7 @@ def campaign(broker: Any, agents: int, kills: int, seed: int, folder: Path, limi
         "answered twice": sum(n > 1 for n in counted.frames.values()),
         "step scans": len(steps := counted.frames.keys() - sent),
         "step scans lost or doubled": abs(publisher.runs - len(steps)),
+        "frames twice in a folder": sum(map(count_repeated, folder.glob("*/descriptors.csv"))),
         "failed ends": failed_ends,
         "answers that the broker deleted": broker.deleted(),
         "kills left out (time limit)": kills - done["killed"] - done["ended"],
@@ -250,8 +259,8 @@ def main() -> None:
         with closing((NATS if options.broker == "nats" else Kafka)(folder)) as broker:
             figures = campaign(broker, options.agents, options.kills, options.seed, folder, options.limit)
     problems = (
-        "lost", "answered twice", "step scans lost or doubled", "failed ends", "answers that the broker deleted",
-        "kills left out (time limit)",
+        "lost", "answered twice", "step scans lost or doubled", "frames twice in a folder", "failed ends",
+        "answers that the broker deleted", "kills left out (time limit)",
     )  # fmt: skip
     report(figures, {name: figures[name] for name in problems} | {"no frame": not figures["frames"]})
 
