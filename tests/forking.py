@@ -22,7 +22,8 @@ from typing import Any, NoReturn
 
 PRELOADED = (
     "torch", "scipy.stats", "pygments", "rich.table", "greenlet", "xraydb",
-    "xas_agent.app.embedded", "xas_agent.app.output.figures", "xas_agent.models.runtime", "xas_agent.models.training",
+    "xas_agent.app.embedded", "xas_agent.app.output.figures", "xas_agent.app.view.serve",
+    "xas_agent.models.runtime", "xas_agent.models.training",
     "xas_agent.sim_beamline.beamline", "xas_agent.sim_beamline.replay",
 )  # fmt: skip
 
