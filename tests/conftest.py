@@ -135,6 +135,10 @@ def pytest_collection_finish() -> None:
         from valid import remember_what_is_valid
 
         remember_what_is_valid()
+    if "xas_agent.models.runtime" in sys.modules:
+        from loaded_networks import share_networks
+
+        share_networks()
     gc.freeze()  # each search for garbage would go through all that was imported
     gc.enable()
     gc.set_threshold(20_000)
@@ -218,6 +222,14 @@ def windowed(tmp_path_factory) -> "Windowed":
 
     folder = tmp_path_factory.mktemp("windowed")
     return train_windowed(write_feff(folder, "many", copies=4, gaps=False), folder)
+
+
+@pytest.fixture
+def networks_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load each network from its file, as the agent does."""
+    from xas_agent.models.engines import torchscript
+
+    monkeypatch.setattr(torchscript, "_load", getattr(torchscript._load, "__wrapped__", torchscript._load))
 
 
 class Bench:

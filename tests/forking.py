@@ -16,8 +16,10 @@ import socket
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 PRELOADED = (
@@ -123,6 +125,11 @@ def _prepared() -> dict[str, Callable[[], object]]:
     from xas_agent.cli import app
 
     model_folders(load_config({}))  # pydantic's validators, and the cards
+    sys.path.append(str(Path(__file__).parent))
+    from loaded_networks import share_networks
+
+    sys.path.pop()
+    share_networks("co-k")
     command = typer.main.get_command(app)
     typer.main.get_command = lambda _: command
     from xas_agent.app.output import drawing
@@ -164,6 +171,8 @@ def main() -> None:
     for module in PRELOADED:
         importlib.import_module(module)
     commands = _prepared()
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False  # else each command would take torch's operators apart when it ends
     gc.freeze()  # or each command would spend a second on collecting what was loaded here
     request = _Server(socket.socket(fileno=int(listening))).serve()
     sys.executable = loaded

@@ -27,6 +27,7 @@ from xas_agent.models.runtime import Model, configure_torch, default_threads, ke
 from xas_agent.sim_beamline.plans import FLY_ENERGIES_EV
 from xas_agent.sim_beamline.spectra import ReferenceSpectra, absorption
 
+pytestmark = pytest.mark.usefixtures("networks_of_files")
 NAMES = list(cards.installed())
 
 
