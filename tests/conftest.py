@@ -135,10 +135,6 @@ def pytest_collection_finish() -> None:
         from valid import remember_what_is_valid
 
         remember_what_is_valid()
-    if "xas_agent.models.runtime" in sys.modules:
-        from loaded_networks import share_networks
-
-        share_networks()
     gc.freeze()  # each search for garbage would go through all that was imported
     gc.enable()
     gc.set_threshold(20_000)
@@ -149,6 +145,10 @@ def pytest_runtest_setup() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() > 1:  # as an earlier test left it
         torch.set_num_threads(1)
+    if "xas_agent.models.runtime" in sys.modules:
+        from loaded_networks import share_networks
+
+        share_networks()
 
 
 @pytest.hookimpl(optionalhook=True)
