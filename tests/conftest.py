@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,6 +137,9 @@ def pytest_collection_finish() -> None:
         from valid import remember_what_is_valid
 
         remember_what_is_valid()
+    if "bluesky" in sys.modules:
+        # A warning about a plan that is never iterated does without the stack, which each plan formats: 0.5 ms.
+        sys.modules["bluesky.utils"].traceback = SimpleNamespace(**{**vars(traceback), "format_stack": lambda: []})
     gc.freeze()  # each search for garbage would go through all that was imported
     gc.enable()
     gc.set_threshold(20_000)
@@ -145,6 +150,10 @@ def pytest_runtest_setup() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() > 1:  # as an earlier test left it
         torch.set_num_threads(1)
+    if "xas_agent.models.runtime" in sys.modules:
+        from loaded_networks import share_networks
+
+        share_networks()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -218,6 +227,14 @@ def windowed(tmp_path_factory) -> "Windowed":
 
     folder = tmp_path_factory.mktemp("windowed")
     return train_windowed(write_feff(folder, "many", copies=4, gaps=False), folder)
+
+
+@pytest.fixture
+def networks_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load each network from its file, as the agent does."""
+    from xas_agent.models.engines import torchscript
+
+    monkeypatch.setattr(torchscript, "_load", getattr(torchscript._load, "__wrapped__", torchscript._load))
 
 
 class Bench:

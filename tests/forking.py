@@ -16,13 +16,16 @@ import socket
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 PRELOADED = (
     "torch", "scipy.stats", "pygments", "rich.table", "greenlet", "xraydb",
-    "xas_agent.app.embedded", "xas_agent.app.output.figures", "xas_agent.models.runtime", "xas_agent.models.training",
+    "xas_agent.app.embedded", "xas_agent.app.output.figures", "xas_agent.app.view.serve",
+    "xas_agent.models.runtime", "xas_agent.models.training",
     "xas_agent.sim_beamline.beamline", "xas_agent.sim_beamline.replay",
 )  # fmt: skip
 
@@ -122,6 +125,11 @@ def _prepared() -> dict[str, Callable[[], object]]:
     from xas_agent.cli import app
 
     model_folders(load_config({}))  # pydantic's validators, and the cards
+    sys.path.append(str(Path(__file__).parent))
+    from loaded_networks import share_networks
+
+    sys.path.pop()
+    share_networks("co-k")
     command = typer.main.get_command(app)
     typer.main.get_command = lambda _: command
     from xas_agent.app.output import drawing
@@ -163,6 +171,8 @@ def main() -> None:
     for module in PRELOADED:
         importlib.import_module(module)
     commands = _prepared()
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False  # else each command would take torch's operators apart when it ends
     gc.freeze()  # or each command would spend a second on collecting what was loaded here
     request = _Server(socket.socket(fileno=int(listening))).serve()
     sys.executable = loaded

@@ -1,6 +1,7 @@
 """The folder of a session as an agent writes it, and a dashboard that shows folders in a process of its own."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from deadline import wait_until
+from forked import command
 
 from xas_agent.adapters.files import FileSink
 from xas_agent.agent.publish import AgentRun, Provenance
 from xas_agent.agent.types import Decision, DescriptorEstimate, Estimate, Frame, Lines, Reason, Scan, SetAside, nodes
-from xas_agent.app.children import command_of, environment
 from xas_agent.app.output.folder import Tables
 from xas_agent.app.output.kept import Alarm
 
@@ -150,8 +151,8 @@ class Shown:
 @contextmanager
 def shown(*args: object) -> Iterator[Shown]:
     """Run ``xas-agent view`` until the block ends."""
-    line = command_of("xas_agent", "view", *args)
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    line, environment = command("view", *args), {**os.environ, "COLUMNS": "250"}
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout
         told = process.stdout.readline()

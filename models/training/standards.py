@@ -116,6 +116,11 @@ class _Comparison:
         """Align the measured spectrum."""
         return align(self.batch, self.grid, Edge(self.edge_ev, offset, scale=scale), self.settings)
 
+    def is_refused_between(self, lower: Sequence[float], upper: Sequence[float]) -> bool:
+        """Return whether the measured spectrum is refused at all offsets and scales between bounds: it has no fit."""
+        offsets = np.linspace(lower[0], upper[0], 5)
+        return all(self.measured(offset, scale).refused[0] for offset in offsets for scale in (lower[1], upper[1]))
+
     def theory(self, amplitude: float, broadening: float) -> Array:
         """Return FEFF's spectrum (G,), broadened and damped, on the footing."""
         return self.grid.footing(np.interp(self.grid.energy, self.fine, self._row(amplitude, broadening))[None])[0]
@@ -161,6 +166,10 @@ def fit(
     start, lower, upper = list(_START_SCALE_AMPLITUDE_BROADENING_EV), list(_LOWER_BOUNDS), list(_UPPER_BOUNDS)
     if scale is not None:
         start[0], lower[1], upper[1] = (scale * stretch * (1 + k * _KNOWN_SCALE_TOLERANCE) for k in (0, -1, 1))
+
+    refusal = compared.measured(0.0, start[0]).refused[0]
+    if refusal is not None and compared.is_refused_between(lower, upper):
+        raise StandardError(f"{standard.name}: {refusal}")
 
     def fit_from(offset: float) -> OptimizeResult:
         # With a smaller step, the numerical derivative would be lost in the float32 rounding of aligned spectra.

@@ -143,6 +143,15 @@ def test_a_signal_ends_a_session_even_if_its_exception_is_lost():
     assert (session.interrupted, session.hurried.is_set()) == (True, False)
 
 
+@pytest.fixture
+def hang_up_is_heard() -> Iterator[None]:
+    """Also where ``nohup`` started the tests, whose sessions leave SIGHUP ignored."""
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.usefixtures("hang_up_is_heard")
 def test_a_signal_that_comes_as_a_session_begins_ends_it_as_any_other(monkeypatch: pytest.MonkeyPatch):
     session = Session(load_config(CO), None)
     start = session.display.start

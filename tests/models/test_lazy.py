@@ -17,6 +17,7 @@ from xas_agent.models import card as cards
 from xas_agent.models.lazy import LazyModel, Loading
 from xas_agent.models.runtime import Model
 
+pytestmark = pytest.mark.usefixtures("networks_of_files")
 SHARED = ("name", "sha256", "absorber", "edge_name", "edge", "units", "single_site", "hardly_known", "reach")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
@@ -13,6 +13,7 @@ from xas_agent.agent.types import bin_means
 GAPS = st.sampled_from([0.1, 0.37, 1.0, 5.0])
 
 
+@settings(max_examples=30)
 @given(st.lists(GAPS, min_size=60, max_size=120), st.floats(-45, 10), st.booleans())
 def test_the_inflection_does_not_depend_on_the_other_spectra(gaps: list[float], start: float, first: bool) -> None:
     """Axes may end inside the search window, where spectra continue with their last values."""

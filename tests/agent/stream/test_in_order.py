@@ -8,7 +8,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xas_agent.agent.fields import FieldSettings
@@ -168,6 +168,7 @@ def without_malformed(outcomes: list[Any]) -> tuple[list[Any], int]:
     return [o for o in outcomes if o not in notes], sum(int(note["count"]) for note in notes)
 
 
+@settings(max_examples=30)
 @given(
     documents=documents(),
     together=st.integers(2, 40),

@@ -425,6 +425,7 @@ def test_a_lengthened_spectrum_is_the_same_spectrum(steps, more, seed):
     np.testing.assert_allclose(now, was, atol=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
 @given(materials=st.lists(st.text(max_size=4), min_size=1, max_size=40), seed=st.integers(0, 5))
 def test_a_split_keeps_its_share_and_its_draw(materials, seed):
     split = SplitSettings(val_fraction=0.2, seed=seed)

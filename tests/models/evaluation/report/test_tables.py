@@ -61,7 +61,7 @@ def as_predictions(guess):
     return Predictions({"OS": one_hot(guess["OS"])}, {"NNRS": guess["NNRS"]})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(labelled())
 def test_scores_are_those_of_scikit_learn(case):
     truth, guess, _, material = case
