@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from command_lines import parsed
 from rich.cells import cell_len
@@ -105,6 +106,37 @@ def test_a_file_without_permission_is_refused_when_it_is_read_beside_the_others(
     files = [str(write(tmp_path / name)) for name in ("mine.dat", "of_another_user.dat")]
     monkeypatch.setattr(os, "access", lambda *args, **options: False)
     assert parsed([*words, *files])["files"] == [Path(file) for file in files]
+
+
+def write_scan(path: Path, sample: str, hour: int, foil: bool) -> None:
+    """Write a scan of one day, with the reference foil or with an empty reference channel."""
+    x = np.linspace(-150.0, 500.0, 400)
+    step = 0.5 + np.arctan(x / 1.5) / np.pi
+    rows = np.c_[x + EDGES["Co"], 0.3 + step, step if foil else 0.2 + 0 * x]
+    header = f"# XDI/1.0\n# Column.1: energy eV\n# Column.2: mutrans\n# Column.3: murefer\n# Sample.name: {sample}\n"
+    header += f"# Element.symbol: Co\n# Element.edge: K\n# Scan.start_time: 2024-05-02T{hour:02d}:00:00\n# ----\n"
+    path.write_text(header + "# energy mutrans murefer\n" + "".join(f"{e:.3f} {m:.6f} {r:.6f}\n" for e, m, r in rows))
+
+
+@pytest.mark.parametrize("command", ["infer", "align", "backfill"])
+def test_a_foil_is_forgotten_only_by_the_sample_that_had_it(xa, tmp_path, command):
+    """Files of a folder are independent measurements, unless they are of one sample."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_scan(folder / "a.xdi", "Co3O4", 9, foil=True)
+    write_scan(folder / "b.xdi", "Co3O4", 12, foil=False)
+    write_scan(folder / "c.xdi", "CoO", 13, foil=False)
+    if command == "infer":
+        rows = json.loads(xa("infer", folder, "--format", "json").stdout)
+        flags = [", ".join(row["flags"]) for row in rows]
+    elif command == "align":
+        xa("align", folder, "--out", out, "--no-pictures")
+        flags = [row["flags"] for row in csv.DictReader((out / "alignment.csv").read_text().splitlines())]
+    else:
+        xa("backfill", folder, "--out", out)
+        flags = [row["flags"] for row in sorted(pq.read_table(out).to_pylist(), key=lambda row: row["source"])]
+    assert ["foil forgotten" in flag for flag in flags] == [False, True, False]
+    assert "no foil edge" in flags[2]
 
 
 def test_one_reason_is_said_once(xa, tmp_path):
