@@ -16,7 +16,7 @@ from ...agent.types import Array, Estimator, Flag, InputError, Refusal
 from ..config import Config
 from ..output.cells import TableWriter
 from ..output.folder import make_folder
-from ..output.progress import progress_on_terminal
+from ..output.progress import progress_beside_messages
 from .files import distinct_ids, keep_on_ctrl_c, name_of, refusal_of, serve_files
 
 Form = Literal["npz", "csv", "xdi"]
@@ -148,7 +148,7 @@ def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) ->
     from ..output.figures import draw_alignment
 
     drawn: list[Path] = []
-    with progress_on_terminal() as show, keep_on_ctrl_c(batch):
+    with progress_beside_messages() as show, keep_on_ctrl_c(batch):
         for number, f in enumerate(alignments, start=1):
             if not isinstance(f.answer, Refusal) and f.answer.model is not None and f.answer.aligned is not None:
                 path = folder / f"{name_of(f.id)}.png"
