@@ -4,7 +4,7 @@ from .actions import RepeatFrame, SetValue, args_of_decision, check_action_args
 from .array import Array
 from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
-from .encoding import decoded
+from .encoding import decoded, writable
 from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .estimates import Classes, Estimates, means_of
@@ -154,4 +154,5 @@ __all__ = [
     "theil_sen_slopes",
     "unwrap",
     "validate_settings",
+    "writable",
 ]

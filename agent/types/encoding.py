@@ -1,9 +1,28 @@
 """The text of files of unknown encoding."""
 
+import re
+
 import numpy as np
 
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks with which Windows programs begin files of UTF-16."""
+
+_RAW_BYTE = re.compile("[\udc80-\udcff]")
+"""A byte that Python could not decode in the name of a file."""
+
+
+def writable(text: str) -> str:
+    r"""Return a text that UTF-8 can hold.
+
+    Bytes of a file's name that are no UTF-8 are read as CP1252, and halves of characters, as in JSON, become ``?``.
+
+    >>> writable("Pr\udce4parat \ud83d"), writable("Präparat")
+    ('Präparat ?', 'Präparat')
+    """
+    if text.isascii():
+        return text
+    whole = _RAW_BYTE.sub(lambda found: bytes([ord(found[0]) - 0xDC00]).decode("cp1252", "replace"), text)
+    return whole.encode(errors="replace").decode()
 
 
 def decoded(raw: bytes, *, cut: bool = False) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from ..._version import __version__
 from ...adapters.files import Batch
 from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
-from ...agent.types import Array, Estimator, Flag, InputError, Refusal
+from ...agent.types import Array, Estimator, Flag, InputError, Refusal, writable
 from ..config import Config
 from ..output.cells import TableWriter
 from ..output.folder import make_folder
@@ -178,7 +178,7 @@ def _text(alignment: FileAlignment, form: Form) -> str:
         "Column.2: norm",
         f"Element.symbol: {alignment.model.absorber}",
         f"Element.edge: {alignment.model.edge_name}",
-        f"Sample.name: {' '.join((spectrum.sample_or_title or spectrum.id).split())}",
+        f"Sample.name: {writable(' '.join((spectrum.sample_or_title or spectrum.id).split()))}",
         f"Alignment.model: {alignment.model.name}",
         f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to obtain FEFF's scale",
         f"Alignment.energy_scale: {edge.scale:.4f}, ratio of measured to FEFF's energies from {edge.edge_ev:.2f} eV",

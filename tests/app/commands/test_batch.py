@@ -19,6 +19,8 @@ import pytest
 from command_lines import parsed
 from rich.cells import cell_len
 
+from xas_agent.app.config import load_config
+from xas_agent.app.jobs.align import align_files, write_aligned
 from xas_agent.models import card as cards
 
 EDGES = {"Co": 7709.0, "Ni": 8333.0, "Zn": 9659.0}
@@ -137,6 +139,29 @@ def test_a_foil_is_forgotten_only_by_the_sample_that_had_it(xa, tmp_path, comman
         flags = [row["flags"] for row in sorted(pq.read_table(out).to_pylist(), key=lambda row: row["source"])]
     assert ["foil forgotten" in flag for flag in flags] == [False, True, False]
     assert "no foil edge" in flags[2]
+
+
+OLD_NAME = os.fsdecode("Präparat.dat".encode("cp1252"))
+"""As an old program or a share with another encoding names a file; its bytes are no UTF-8."""
+
+
+@pytest.mark.parametrize("form", ["npz", "xdi"])
+def test_an_alignment_of_a_file_whose_name_is_no_utf8_is_written(tmp_path, form):
+    config = load_config({"model": {"use": ["co-k"], "threads": 1}})
+    write_aligned(align_files([write(tmp_path / OLD_NAME)], config), tmp_path / "out", form)
+    (row,) = csv.DictReader((tmp_path / "out" / "alignment.csv").read_text().splitlines())
+    assert (row["id"], row["flags"]) == ("Präparat.dat:0", "")
+
+
+def test_a_session_keeps_a_file_whose_name_is_no_utf8(xa, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write(folder / OLD_NAME)
+    watch = ("run", "--folder", folder, "--out", out, "--model", "co-k", "--frames")
+    xa(*watch, 1)
+    write(folder / "next.dat")
+    xa(*watch, 2)  # with the journal, which knows that the first file was read
+    rows = [*csv.DictReader((out / "descriptors.csv").read_text().splitlines())]
+    assert [row["file"] for row in rows] == ["Präparat.dat", "next.dat"]
 
 
 def test_one_reason_is_said_once(xa, tmp_path):
