@@ -1,5 +1,6 @@
 """Turns watched documents into the agent's documents and decisions, batch by batch, without thread or transport."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,6 +59,7 @@ class Pipeline:
     tabulated : tabulated quantities that ``alignment`` needs, by model name
     abandoned : the host sets it to end the pipeline without answers to the frames already taken
     committed : receives the progress after each batch, before the batch's decisions are sent; None: not needed
+    limit : number of frames to answer or set aside; further ones are left to a later process. None: no limit
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Pipeline:
         tabulated: Mapping[str, Tabulated] | None = None,
         abandoned: threading.Event | None = None,
         committed: Callable[[Progress], None] | None = None,
+        limit: int | None = None,
     ) -> None:
         self._abandoned = abandoned or threading.Event()
         self.unread = 0
@@ -139,6 +142,12 @@ class Pipeline:
         """Runs that have outcomes since their position was last reported."""
         self._published = Published(Past())
         self._closing = False
+        self._left = math.inf if limit is None else limit
+        """Number of frames that may still be answered or set aside."""
+        self._cut: set[str] = set()
+        """Runs with frames beyond the limit; like runs cut off by the end of the process, they do not end here."""
+        self.full = self._left <= 0
+        """Whether the frames up to the limit are answered or set aside; safe to read from any thread."""
 
     @property
     def unanswered(self) -> int:
@@ -194,6 +203,7 @@ class Pipeline:
         attempt(lambda: self._left_out.report(idle=not received))
         self._end_runs()
         self._commit(all_done=True)
+        self.full = self._left <= 0
 
     def _note_standing(self) -> None:
         self.standing = self._rules.standing()
@@ -311,7 +321,7 @@ class Pipeline:
         if isinstance(item, Frame | SetAside):
             if item.seq_num:
                 attempt(partial(self._requests.measured, item.run_uid, item.seq_num), run=item.run_uid)
-            if item in self._published:
+            if item in self._published or self._is_beyond_limit(item):
                 return
         if isinstance(item, Frame):
             self._serving.add(item)
@@ -321,6 +331,16 @@ class Pipeline:
             self.note(item)
         else:
             self._follow(item)
+
+    def _is_beyond_limit(self, item: Frame | SetAside) -> bool:
+        """Count a frame, and return whether it comes after the last one to answer."""
+        if not item.seq_num:
+            return False
+        if self._left <= 0:
+            self._cut.add(item.run_uid)
+            return True
+        self._left -= 1 if isinstance(item, Frame) else item.count
+        return False
 
     def _follow(self, document: RunDocument) -> None:
         """Record the start or the stop of a run."""
@@ -334,7 +354,8 @@ class Pipeline:
             self._runs.watch(document.run)
             self._keep(partial(self._relative.begin, document.run), uid)
         else:
-            self._stops[uid] = document.doc
+            if uid not in self._cut:
+                self._stops[uid] = document.doc
             self._requests.run_stopped(uid)
             self._end_runs()
 
@@ -359,7 +380,7 @@ class Pipeline:
         if self._committed is not None:
             self._advanced |= {run for run, _ in self._progress.outcomes}
             if all_done and not self._abandoned.is_set():
-                for uid in self._advanced - self._runs.with_held_notes - self._left_out.notes.keys():
+                for uid in self._advanced - self._runs.with_held_notes - self._left_out.notes.keys() - self._cut:
                     self._keep(partial(self._reader.positions, uid), uid)
                 self._advanced.clear()
             self._remember(newest)  # as far as possible; the results are sent in any case

@@ -95,6 +95,8 @@ class XASAgent:
         As for :meth:`from_config`.
     keep : int
         Number of latest frames, decisions and notes in :attr:`results`; 0 keeps none.
+    limit : int, optional
+        Number of frames to answer or set aside; :attr:`full` then says that the others are not answered.
 
     Examples
     --------
@@ -116,6 +118,7 @@ class XASAgent:
         journal: Journal | None = None,
         source: str | None = None,
         keep: int = KEPT,
+        limit: int | None = None,
     ) -> None:
         check_rules(config, models)
         warn_if_nobody_is_told(config, control)
@@ -153,6 +156,7 @@ class XASAgent:
             tabulated=load_tables(config, models),
             abandoned=self._abandoned,
             committed=None if self._delivery is None else self._delivery.commit,
+            limit=limit,
         )
         self._worker = Worker(
             config, self._inbox, self._pipeline, self._subscribers, journal, self._delivery, self._abandoned
@@ -172,6 +176,7 @@ class XASAgent:
         journal: Journal | None = None,
         source: str | None = None,
         keep: int = KEPT,
+        limit: int | None = None,
     ) -> "XASAgent":
         """Connect the endpoints of the config, load its models and start.
 
@@ -192,7 +197,7 @@ class XASAgent:
             As for the class.
         source : str, optional
             Source of the documents as ``xas-agent inspect`` takes it, for messages, if the config does not name it.
-        keep : int
+        keep, limit : int
             As for the class.
 
         Returns
@@ -220,7 +225,7 @@ class XASAgent:
             models = load_models(config, at_once=False)
             if lazy := [model for model in models if isinstance(model, LazyModel)]:
                 resources.callback(Loading(lazy).close)
-            agent = cls(config, models, control, journal=journal, source=source, keep=keep)
+            agent = cls(config, models, control, journal=journal, source=source, keep=keep, limit=limit)
             agent._worker.resources = resources.pop_all()
         for sink in sinks:
             agent.subscribe(sink, pages=isinstance(sink, ZMQSink))
@@ -369,6 +374,11 @@ class XASAgent:
     def halt(self, by: str, why: str = "") -> None:
         """Allow the rules only to stop from now on; from any thread, even while the agent is busy."""
         self._pipeline.decisions.halt_at_once(by, why)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many frames as the limit are answered or set aside; safe to read from any thread."""
+        return self._pipeline.full
 
     @property
     def points(self) -> tuple[int, int] | None:

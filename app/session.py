@@ -61,7 +61,7 @@ class Session:
     planned: int | None = None
     """Expected number of frames, for the progress bar."""
     limit: int | None = None
-    """Number of frames after which the session ends."""
+    """Number of frames, answered or set aside, after which the session ends; further ones are not answered."""
     truth: Truth | None = None
     name: str | None = None
     """The source as ``xas-agent inspect`` takes it, for messages, if the config does not name one."""
@@ -91,8 +91,9 @@ class Session:
         self.recorder.rules = self.config.rules
         self.recorder.frame_at = None  # frames of an earlier process do not show that this one works
         journal = None if self.output is None else self.output.journal
+        left = None if self.limit is None else self.limit - self.recorder.numbered
         self.agent = XASAgent.from_config(
-            self.config, control=self.control, journal=journal, source=self.name, keep=0
+            self.config, control=self.control, journal=journal, source=self.name, keep=0, limit=left
         )
         planned = self.planned or self.limit
         self.display = Display(self.recorder, planned, self._facts, units_of(self.config, self.agent.models))
@@ -173,7 +174,7 @@ class Session:
 
     def _close_agent(self) -> None:
         """Let the agent answer the documents taken; after a second signal, only end its runs."""
-        reason = "the requested number of frames is served" if self.enough.is_set() else CLOSED_EARLY
+        reason = "the requested number of frames is served" if self._is_enough() else CLOSED_EARLY
         self._say_what_waits()
         self.agent.close(0, reason)
         while not self.agent.ended(_POLL_S) and not self.hurried.is_set():
@@ -207,7 +208,7 @@ class Session:
         self._connected = lambda: getattr(source, "connected", True)
         self._watch_source(lambda: reader.is_alive() and self._connected())
         try:
-            while reader.is_alive() and not self.enough.is_set() and not until():
+            while reader.is_alive() and not self._is_enough() and not until():
                 self._raise_if_signalled()
                 self.agent.check_models()
                 self.display.refresh()
@@ -227,7 +228,7 @@ class Session:
             self.failure = failure  # an error caused by closing is not a failure
             if isinstance(source, FolderSource):
                 self.files_not_read = source.unread
-            while not self.agent.wait(_POLL_S) and not self.enough.is_set() and not self.hurried.is_set():
+            while not self.agent.wait(_POLL_S) and not self._is_enough() and not self.hurried.is_set():
                 self.display.refresh()
             if shared is not None:
                 shared.release()
@@ -384,10 +385,10 @@ class Session:
             self.recorder(name, doc)
             if self.recorder.frames > before:
                 self._answered_at = time.monotonic()
-        self._is_enough()
 
     def _is_enough(self) -> bool:
-        if self.limit is not None and self.recorder.numbered >= self.limit:
+        """Return whether ``limit`` frames are served, and let the source's thread know."""
+        if self.agent.full:
             self.enough.set()
         return self.enough.is_set()
 

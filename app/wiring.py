@@ -58,8 +58,12 @@ def frame_reader(config: Config, source: str | None = None) -> FrameReader:
 
     ``source`` names the source of the documents, for messages, if the config does not.
     """
-    endpoint = config.source or config.shared
-    source = endpoint.address if endpoint else config.tiled.uri if config.tiled else source
+    if config.source:
+        source = config.source.address
+    elif config.tiled:
+        source = config.tiled.uri
+    elif config.shared:
+        source = "RECORDING"  # of the runs; inspect reads no broker, where documents belong to a group of agents
     return FrameReader(config.fields, config.fly, [asset_filler(config)], source, config.series)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...agent.types import Array, Document
+from ...agent.types import Array, Document, writable
 from ..formats import ColumnTable, FileSpectrum, flaw
 from .documents import FileSink
 
@@ -60,7 +60,7 @@ class RunComposer:
         keys = {name: _key(array, "eV" if name == "energy" else "") for name, array in data.items()}
         file = self._names.get(spectrum.source, Path(spectrum.source).name)
         for name, text in (("file", file), ("spectrum", spectrum.title or spectrum.id)):
-            data[name], keys[name] = text, {"dtype": "string", "shape": [], "source": _SOURCE}
+            data[name], keys[name] = writable(text), {"dtype": "string", "shape": [], "source": _SOURCE}
         points = len(spectrum.energy)
         stream = self._streams.get(points)
         if stream is None:

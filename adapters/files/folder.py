@@ -23,6 +23,9 @@ SETTLE_PAUSES = 3.0
 MAX_PAUSE_SETTLE_S = 60.0
 """Upper limit of this rest, s; ``settle_s`` may be longer."""
 
+_OF_FILE = "file "
+"""Beginning of the key of a file's position."""
+
 State = tuple[int, int, int]
 """Inode, size in bytes, and time of the last change in ns."""
 
@@ -260,6 +263,20 @@ def _once(known: FolderWatch) -> Iterator[tuple[Path, list[FileSpectrum]]]:
     yield from sorted(known.poll(time.monotonic()), key=lambda found: moment_of(found[1][0]))
 
 
+def _position_key(name: str) -> str:
+    """Return the key of a file's position, which a journal can store even if the name is no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"{_OF_FILE}/{os.fsencode(name).hex()}"  # no name contains a slash
+    return _OF_FILE + name
+
+
+def _file_of(key: str) -> str:
+    name = key.removeprefix(_OF_FILE)
+    return os.fsdecode(bytes.fromhex(name[1:])) if name.startswith("/") else name
+
+
 class FolderSource:
     """A Source of the documents of a folder's files, each as soon as it is complete.
 
@@ -313,7 +330,7 @@ class FolderSource:
                 for name, doc in self._composer.add(spectrum):
                     self.position = {"run": self._composer.state()}
                     if name == "event":
-                        self.position[f"file {path.name}"] = self._watch.state(path.name, number)
+                        self.position[_position_key(path.name)] = self._watch.state(path.name, number)
                     yield name, doc
         for document in self._composer.finish():
             self.position = {"run": None}
@@ -323,8 +340,8 @@ class FolderSource:
         """Continue after the document with this position."""
         self._composer.restore(position.get("run"))
         for key, state in position.items():
-            if key.startswith("file "):
-                self._watch.restore(key.removeprefix("file "), state)
+            if key.startswith(_OF_FILE):
+                self._watch.restore(_file_of(key), state)
 
     @property
     def unread(self) -> dict[str, str]:

@@ -12,6 +12,9 @@ from ...agent.types import Formula, Frame, Reason, Refusal, Scan
 from ..formats import FileSpectrum, flaw
 from .conversion import columns_of
 
+_FOIL = ("iref", "reference")
+"""Roles of the reference foil."""
+
 
 def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Frame | Refusal:
     """Return the measured spectrum as frame ``number``, or the reason why it cannot be a frame.
@@ -43,10 +46,13 @@ def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Fram
         return Refusal(Reason(error.reason), error.detail)
     if refusal := flaw(spectrum):
         return refusal
-    series = (str(Path(spectrum.source).parent), spectrum.sample, spectrum.element, spectrum.edge, *roles)
+    # A sample stays itself when its foil is taken out; other columns tell spectra of unnamed samples apart.
+    way = [role for role in roles if role not in _FOIL] if spectrum.sample else roles
+    key = (str(Path(spectrum.source).parent), spectrum.sample, spectrum.element, spectrum.edge, *way)
+    series = " ".join(map(str, key))
     return Frame(
         uid=spectrum.id,
-        run_uid=" ".join(map(str, series)),
+        run_uid=series,
         seq_num=number,
         time=np.nan if spectrum.time is None else spectrum.time,
         energy=measured.energy,
@@ -57,7 +63,7 @@ def frame_of(spectrum: FileSpectrum, number: int, fields: FieldSettings) -> Fram
         element=fields.element or spectrum.element,
         edge=fields.edge or spectrum.edge,
         direction=measured.direction,
-        scan=_scan(spectrum),
+        scan=replace(_scan(spectrum), series=series),
     )
 
 

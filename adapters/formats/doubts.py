@@ -52,10 +52,12 @@ def doubt_rows(rows: Sequence[str], table: Array) -> tuple[str, ...]:
     if 0 < len(twice) <= _FEW:
         notes.append(f"row {twice[0] + 2} repeats the row above it{_more(len(twice))}")
     sample = islice(rows, max(SAMPLED // table.shape[1], MIN_ROWS))
-    for column, numbers in enumerate(zip(*(row.split() for row in sample), strict=True), 1):
-        if odd := _odd_digits(numbers):
+    for column, texts in enumerate(zip(*(row.split() for row in sample), strict=True), 1):
+        numeric = [i for i, text in enumerate(texts) if text.lstrip("+-")[0] in ".0123456789"]  # not nan, inf
+        if odd := _odd_digits([texts[i] for i in numeric]):
+            first = numeric[odd[0]]
             rest = f"has other digits than the rest of column {column}"
-            notes.append(f"{numbers[odd[0]]!r} in row {odd[0] + 1} {rest}{_more(len(odd))}")
+            notes.append(f"{texts[first]!r} in row {first + 1} {rest}{_more(len(odd))}")
     return tuple(notes)
 
 
@@ -193,6 +195,8 @@ def _odd_digits(numbers: Sequence[str]) -> list[int]:
 
     Zeros at the ends of numbers show that the column has a fixed count.
     """
+    if len(numbers) < MIN_ROWS:
+        return []
     parts = [number.lower().replace("d", "e").partition("e")[0].strip("+-").partition(".") for number in numbers]
     zeros = [bool(part[2]) and part[2][-1] == "0" for part in parts]
     lengths = [len(part[0]) for part in parts]

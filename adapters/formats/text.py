@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...agent.types import Array
+from ...agent.types import Array, decoded
 from .doubts import doubt_rows
 from .spectrum import SpectrumFileError
 
@@ -69,19 +69,8 @@ def decode(path: Path, raw: bytes, cut: str | None = None) -> TextFile:
     SpectrumFileError
         The file is binary or has too many lines.
     """
-    notes: tuple[str, ...] = ()
-    wide = _utf16(raw)
-    if wide:
-        text = raw[: len(raw) // 2 * 2].decode(wide, errors="replace")
-        notes = (f"read as {wide.upper()}",) if raw[:2] not in (b"\xff\xfe", b"\xfe\xff") else ()
-    else:
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            if cut and error.start > len(raw) - 4:
-                text = raw[: error.start].decode("utf-8-sig")
-            else:
-                text, notes = raw.decode("latin-1"), ("not UTF-8: read as Latin-1",)
+    text, note = decoded(raw, cut=cut is not None)
+    notes = (note,) if note else ()
     sample = text[:65536]
     if "\0" in text or len(_CONTROLS.findall(sample)) > len(sample) // 200:
         raise SpectrumFileError(f"{path}: found a binary file, expected text columns, .npz or HDF5")
@@ -92,18 +81,6 @@ def decode(path: Path, raw: bytes, cut: str | None = None) -> TextFile:
         raise SpectrumFileError(f"{path}: found {count} lines, expected at most {MAX_LINES}")
     lines = text.split("\n")
     return TextFile(lines, (*notes, cut) if cut else notes, ended=lines[-1] == "", cut=cut is not None)
-
-
-def _utf16(raw: bytes) -> str | None:
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    sample = np.frombuffer(raw[: min(len(raw), 4096) // 2 * 2], np.uint8).reshape(-1, 2)
-    if len(sample) < 8:
-        return None
-    zeros = (sample == 0).mean(axis=0)
-    if zeros[1] > 0.9 and zeros[0] < 0.1:
-        return "utf-16-le"
-    return "utf-16-be" if zeros[0] > 0.9 and zeros[1] < 0.1 else None
 
 
 def number_block(path: Path, text: TextFile, expected: str) -> NumberBlock:

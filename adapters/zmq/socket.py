@@ -277,14 +277,28 @@ class EndpointSocket:
         public, secret = read_certificate(certificate)
         if secret is None:
             raise InputError(f"{certificate}: found a public CURVE certificate, expected one with the secret key")
-        if os.name == "posix" and certificate.stat().st_mode & 0o077:
-            log.warning("others may read the secret key: chmod 600", file=str(certificate))
+        _refuse_if_others_read(certificate)
         self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
         if self.endpoint.bind:
             self.socket.curve_server = True
             self.guard = Guard(self.socket, self.endpoint.address, self.endpoint.curve_client_keys)
         elif self.endpoint.curve_server_key is not None:
             self.socket.curve_serverkey = read_certificate(self.endpoint.curve_server_key)[0]
+
+
+def _refuse_if_others_read(certificate: Path) -> None:
+    """Raise InputError if others may read a secret key that belongs to this user; warn if it is another user's.
+
+    As with ssh: a secret that a container mounts belongs to root, which sets its mode, often 0440 or 0444.
+    """
+    if os.name != "posix" or not (found := certificate.stat()).st_mode & 0o077:
+        return
+    if found.st_uid == os.getuid():
+        raise InputError(
+            f"{certificate}: others may read this secret key: chmod 600 {certificate}, and make new keys if they "
+            "may have read it"
+        )
+    log.warning("others may read the secret key, which belongs to another user", file=str(certificate))
 
 
 def wait(answered: Callable[[int], bool], timeout_s: float | None, cancelled: threading.Event, endpoint: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import as_number, unwrap
+from ..types import as_number, unwrap, writable
 
 _FOIL_KEYS = re.compile(
     r"(xdi\.|md\.)?(((sample|element|detector|scan)\.)?((has|use)_)?(reference([_ ](foil|channel))?|(ref_)?foil)"
@@ -82,7 +82,7 @@ def read_text(start: Mapping[str, Any], names: Iterable[str]) -> str:
     for name in names:
         for value in _values_under(start, name):
             if isinstance(value, str):
-                text = " ".join(value.split())
+                text = writable(" ".join(value.split()))
             elif isinstance(value, Integral) and not isinstance(value, bool):  # exact for any length
                 text = str(int(value))
             else:

@@ -92,7 +92,7 @@ class AgentRuns:
         """Take the agent's runs of an earlier process; each continues when the start of its watched run is read."""
         for run in past:
             self._past.setdefault(str(run.start["parent_uid"]), []).append(run)
-        self._restore("unknown", "")
+        self._restore("", "")
 
     def end_past(self) -> None:
         """End an earlier process's runs whose watched run was not read again."""
@@ -107,7 +107,7 @@ class AgentRuns:
         key = uid, model.name if model is not None else ""
         if key not in self._runs:
             watched = self._watched.get(uid, self._no_run)
-            start = {"uid": uid or "unknown", **watched.start}
+            start = {"uid": uid, **watched.start}
             started = as_number(start.get("time"), texts=True)
             start["time"] = at if started is None else started
             if model is not None:

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
-from ..types import MAD_TO_SD, Array, Flag, Settings, get_logger, medians, theil_sen_slopes
-
-_log = get_logger()
+from ..types import MAD_TO_SD, Array, Flag, Settings, medians, theil_sen_slopes
 
 FOIL_READING_SD_EV = 0.02
 """Smallest standard deviation of E0 read from one foil scan, eV: the scatter of repeated scans."""
@@ -41,13 +39,13 @@ class EnergyCalibration(NamedTuple):
     """The calibration of one frame's energies."""
 
     shift_ev: float
-    """Shift to add to the frame's energies, eV; NaN if no foil has been measured yet."""
+    """Shift to add to the frame's energies, eV; NaN if no foil has been measured yet, or the last one is too old."""
     sd_ev: float
     """Standard deviation of the shift, eV."""
     flag: Flag | None = None
-    """``FOIL_HELD`` if the frame has no foil, ``FOIL_FORGOTTEN`` if the last foil is too old to use,
-    ``FOIL_OFF_ITS_COURSE`` if the frame's foil deviates from the trend, ``REFERENCE_UPSIDE_DOWN`` if its reference
-    falls at the edge."""
+    """``FOIL_HELD`` if the frame has no foil, ``FOIL_FORGOTTEN`` if a foil calibrated its series before but is too
+    old, ``FOIL_OFF_ITS_COURSE`` if the frame's foil deviates from the trend, ``REFERENCE_UPSIDE_DOWN`` if its
+    reference falls at the edge."""
     jitter_ev: float = 0.0
     """Scatter of the frames about the trend beyond that of their readings, eV (standard deviation): a jitter of the
     energies that the trend does not follow."""
@@ -75,8 +73,6 @@ class FoilTrack:
         """The later frames, which deviate from the trend and agree with each other."""
         self._line: tuple[float, ...] | None = None
         """Values of the line through ``_trend``, in the order of :class:`_Lines`; None until they are needed."""
-        self._forgotten = False
-        """Whether earlier frames had a foil, but the last one is too old to use."""
 
     def follow_all(
         self, times: Sequence[float], shifts_ev: Sequence[float], sds_ev: Sequence[float]
@@ -129,10 +125,6 @@ class FoilTrack:
         sd_ev : standard deviation of that shift, eV
         """
         if self._is_over(time, has_foil=not math.isnan(shift_ev)):
-            self._forgotten = math.isnan(shift_ev)
-            if self._forgotten:
-                message = "no foil for longer than alignment.foil.forget_s: the configured energy shift is used"
-                _log.warning(message, forget_s=self._settings.forget_s, detail="estimates may step: measure the foil")
             self._trend.clear()
             self._off_trend.clear()
             self._line = None
@@ -152,7 +144,7 @@ class FoilTrack:
         else:
             self._trend.append((time, shift_ev, sd_ev))
         self._off_trend.clear()
-        self._line, self._forgotten = None, False
+        self._line = None
         return self._at(time)
 
     def _is_over(self, time: float, *, has_foil: bool) -> bool:
@@ -170,18 +162,18 @@ class FoilTrack:
 
     def state(self) -> list[Any]:
         """Return the state for :meth:`restore`."""
-        return [list(self._trend), self._off_trend, self._forgotten]
+        return [list(self._trend), self._off_trend]
 
     def restore(self, state: list[Any]) -> None:
         """Continue with the state of another track."""
-        trend, off_trend, *forgotten = state  # journals of earlier versions lack the last value
+        trend, off_trend = state[:2]
         self._trend.extend(trend)
         self._off_trend = list(off_trend)
-        self._line, self._forgotten = None, any(forgotten)
+        self._line = None
 
     def _at(self, time: float, flag: Flag | None = None) -> EnergyCalibration:
         if not self._trend:
-            return EnergyCalibration(np.nan, np.nan, Flag.FOIL_FORGOTTEN if self._forgotten else None)
+            return EnergyCalibration(np.nan, np.nan)
         if self._line is None:
             *numbers, frames = _fit_lines(*np.array(self._trend).T[:, None].copy())
             self._line = (*(values.item() for values in numbers), frames)

@@ -1,5 +1,6 @@
 """Aligns frames with the help of earlier frames of their series: their foils, backgrounds and μ."""
 
+import math
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from itertools import groupby, pairwise
 import numpy as np
 from cachetools import LRUCache
 
-from ..types import NO_TABLES, Array, Estimator, Frame, Measured, Memory, Tabulated
+from ..types import NO_TABLES, Array, Estimator, Flag, Frame, Measured, Memory, Tabulated, get_logger
 from .align import Aligned, align, find_configured_glitches
 from .background import SeriesBackground
 from .batch import Batch
@@ -16,6 +17,8 @@ from .foil import EnergyCalibration, FoilTrack
 from .foil_edge import read_foils
 from .glitches import Glitches
 from .settings import AlignmentSettings
+
+_log = get_logger()
 
 _MAX_SERIES = 1000  # number of series to remember
 
@@ -58,6 +61,9 @@ class SeriesAlignment:
         self._series: LRUCache[Hashable, _Series] = LRUCache(max_series)
         self._foils: dict[str, FoilTrack] = {}
         """Foils by model name only, since all samples share one monochromator."""
+        self._calibrated: LRUCache[tuple[str, str], bool] = LRUCache(max_series)
+        """Series of which a foil calibrated a frame, by model name and sample: whether it still does. Runs that name
+        no sample count as one series."""
 
     def kind(self, frame: Frame) -> tuple[Hashable, ...]:
         """Return the kind of a frame; only frames of one kind are aligned in one call."""
@@ -72,10 +78,7 @@ class SeriesAlignment:
         if glitches is not None:
             batch = replace(batch, mu=glitches.mu)
         settings = self._without_glitches
-        track = self._foils.get(model.name)
-        if track is None:
-            track = self._foils[model.name] = FoilTrack(settings.foil)
-        calibrations = _follow(track, [frame.time for frame in frames], read_foils(batch, model.edge, settings))
+        calibrations = self._calibrate(frames, read_foils(batch, model.edge, settings), model)
         tabulated = self._tabulated.get(model.name, NO_TABLES)
 
         aligned = align(batch, model.grid, model.edge, settings, calibrations=calibrations, tabulated=tabulated)
@@ -102,7 +105,9 @@ class SeriesAlignment:
         series, track = self._series_of(frame, model), self._foils.get(model.name)
         kept = [series.background.state(), list(series.earlier), series.energies]
         key = (frame.series, "alignment", model.name, frame.formula, "normalised" if frame.normalised else "")
-        return {key: kept} if track is None else {key: kept, ("", "foil", model.name): track.state()}
+        memory: Memory = {key: kept} if track is None else {key: kept, ("", "foil", model.name): track.state()}
+        sample, calibrated = frame.scan.series, self._calibrated.get((model.name, frame.scan.series))
+        return memory if calibrated is None else memory | {(sample, "calibrated", model.name): calibrated}
 
     def restore(self, memory: Memory) -> None:
         """Continue with the states that :meth:`memory` returned."""
@@ -110,6 +115,8 @@ class SeriesAlignment:
             if owner == "foil":
                 self._foils[more[0] or ""] = track = FoilTrack(self._settings.foil)
                 track.restore(state)
+            elif owner == "calibrated":
+                self._calibrated[more[0] or "", name or ""] = state
             elif owner == "alignment":
                 model, formula, normalised = more
                 series = self._series[(model, name, formula, bool(normalised))] = _Series()
@@ -118,6 +125,38 @@ class SeriesAlignment:
                 if self._settings.glitches is not None:
                     series.earlier = deque(state[1], self._settings.glitches.earlier_frames)
                     series.energies = state[2]
+
+    def _calibrate(
+        self, frames: Sequence[Frame], own: Sequence[EnergyCalibration], model: Estimator
+    ) -> list[EnergyCalibration]:
+        """Return the calibrations of frames whose own foils give ``own``; a frame may have no time."""
+        found = [*own]
+        timed = [i for i, frame in enumerate(frames) if math.isfinite(frame.time)]
+        if not timed:
+            return found
+        track = self._foils.get(model.name)
+        if track is None:
+            track = self._foils[model.name] = FoilTrack(self._settings.foil)
+        shifts, sds, flags, _ = zip(*(own[i] for i in timed), strict=True)
+        followed = track.follow_all([frames[i].time for i in timed], shifts, sds)
+        for i, calibration, flag in zip(timed, followed, flags, strict=True):
+            found[i] = calibration if flag is None else calibration._replace(flag=flag)
+        for (sample, unknown), rows in groupby(
+            timed, lambda i: (frames[i].scan.series, math.isnan(found[i].shift_ev))
+        ):
+            key = model.name, sample
+            if not unknown:
+                self._calibrated[key] = True
+            elif key in self._calibrated:
+                for i in rows:
+                    found[i] = found[i]._replace(flag=found[i].flag or Flag.FOIL_FORGOTTEN)
+                if self._calibrated[key]:
+                    self._calibrated[key] = False
+                    message = "no foil for longer than alignment.foil.forget_s: the configured energy shift is used"
+                    detail = "estimates may step: measure the foil"
+                    about = {"sample": sample} if sample else {}
+                    _log.warning(message, forget_s=self._settings.foil.forget_s, detail=detail, **about)
+        return found
 
     def _batch(self, frames: Sequence[Frame]) -> Batch:
         energies = [f.energy for f in frames]
@@ -174,17 +213,3 @@ class SeriesAlignment:
                     backgrounds.append(series.background())
                 series.add(own)
         return rows, backgrounds
-
-
-def _follow(
-    track: FoilTrack, times: Sequence[float], own: Sequence[EnergyCalibration]
-) -> Sequence[EnergyCalibration]:
-    """Return the calibrations of frames whose own foils give ``own``; a frame may have no time."""
-    found = [*own]
-    timed = np.flatnonzero(np.isfinite(times)).tolist()
-    if not timed:
-        return found
-    shifts, sds, flags, _ = zip(*(own[i] for i in timed), strict=True)
-    for i, followed, flag in zip(timed, track.follow_all([times[i] for i in timed], shifts, sds), flags, strict=True):
-        found[i] = followed if flag is None else followed._replace(flag=flag)
-    return found

@@ -4,6 +4,7 @@ from .actions import RepeatFrame, SetValue, args_of_decision, check_action_args
 from .array import Array
 from .decision import ADVICE, Decision, is_final
 from .edge import STEP_WIDTH_EV, Edge
+from .encoding import decoded, writable
 from .errors import InputError
 from .estimate import ESTIMATE_PARTS, DescriptorEstimate, Estimate, Reach, keys_of
 from .estimates import Classes, Estimates, means_of
@@ -126,6 +127,7 @@ __all__ = [
     "check_action_args",
     "content_of",
     "continued",
+    "decoded",
     "described_fields",
     "edge_ev",
     "emission_ev",
@@ -152,4 +154,5 @@ __all__ = [
     "theil_sen_slopes",
     "unwrap",
     "validate_settings",
+    "writable",
 ]

@@ -303,7 +303,7 @@ class Flag(_Explained):
     FOIL_FORGOTTEN = (
         "foil forgotten",
         "No foil was measured for longer than alignment.foil.forget_s: the configured energy shift is used again, "
-        "and the estimates may step against earlier frames.",
+        "and the estimates may step against earlier frames of the sample, which a foil calibrated.",
         "Measure the foil, or set alignment.energy_shift_ev to its last shift.",
     )
     FOIL_OFF_ITS_COURSE = (

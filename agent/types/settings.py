@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 
+from .encoding import UTF_16_MARKS
 from .errors import InputError
 
 
@@ -118,7 +119,8 @@ def mapping_of(content: bytes, source: str) -> dict[str, Any]:
         The content is not YAML, or does not hold a mapping.
     """
     try:
-        found = yaml.load(content.decode("utf-8"), Loader=_LOADER)
+        wide = content.startswith(UTF_16_MARKS)  # as Windows PowerShell writes the output of a command
+        found = yaml.load(content.decode("utf-16" if wide else "utf-8"), Loader=_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         said = " ".join(str(e).split()).replace('in "<unicode string>", line', "in line")
         raise ConfigError(f"{source}: not YAML: {said}") from None

@@ -16,6 +16,7 @@ from .shared import (
     exit_on_error,
     fail,
     refuse_unused,
+    say_refused,
     settings_of,
 )
 
@@ -116,10 +117,18 @@ def _show_plan(plan: "Plan") -> None:
 
 def _conclude(folder: "ArchiveFolder", interrupted: bool, strict: bool) -> None:
     """Print what the folder holds; exit with the code of what went wrong."""
+    from ...agent.types import Reason
+
     aside = folder.set_aside
     _show("spectra", str(folder.rows))
     _show("set aside", ", ".join(f"{reason} {count}" for reason, count in aside.most_common()) or "0")
     _show("written", f"{folder.folder}/")
+    if refused := aside[Reason.FILE_NOT_READABLE]:
+        lines = [f"{source}: {reason}" for source, reason in folder.refused]
+        if refused > len(lines):
+            where = f"the tables have a row for each, with the reason {str(Reason.FILE_NOT_READABLE)!r}"
+            lines.append(f"and {refused - len(lines)} more: {where}")
+        say_refused(refused, lines)
     if interrupted:
         fail("interrupted; the parts done are kept, and the same command goes on", INTERRUPTED)
     if strict and (aside or not folder.rows):

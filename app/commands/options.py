@@ -120,7 +120,12 @@ StrictOption = Annotated[
     bool, typer.Option("--strict", help="Exit with 4 if spectra are set aside or files refused.")
 ]
 FramesOption = Annotated[
-    int | None, typer.Option("--frames", min=1, help="End after this number of frames. [default: no limit]")
+    int | None,
+    typer.Option(
+        "--frames",
+        min=1,
+        help="End after this number of frames, answered or set aside; further ones are left. [default: no limit]",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulated noise and sample.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of the FEFF data sets, each NAME.npz and NAME.csv.")]

@@ -41,7 +41,8 @@ def keep_streams() -> None:
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__"):
             continue  # replaced by the caller
-        encoding, errors = (stream.encoding, stream.errors) if stream else ("utf-8", "backslashreplace")
+        encoding, errors = (stream.encoding, stream.errors) if stream else ("utf-8", "strict")
+        errors = "backslashreplace" if errors == "strict" else errors  # names and lines that the locale cannot show
         buffered = io.BufferedWriter(_LossyStream(fd, dropped))
         by_line = name == "stderr" or (stream is not None and stream.line_buffering)
         setattr(sys, name, io.TextIOWrapper(buffered, encoding, errors, line_buffering=by_line))

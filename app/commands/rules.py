@@ -107,11 +107,12 @@ def explain(rules: RulesFile, model: ModelOption = None) -> None:
 
     with exit_on_error():
         settings = settings_of(str(rules), model, None, None)
-        wanted = _rules_of(settings.rules, rules)
         models = load_models(settings)
         check_rules(settings, models)
+    if not settings.rules:
+        typer.echo(f"{rules} has no rules: the agent publishes its estimates and decides nothing")
     units = units_of(settings, models)
-    for rule in wanted:
+    for rule in settings.rules:
         typer.echo(f"{rule.name}: {in_words(rule, units)}")
         for sentence in consequences(rule, settings):
             typer.echo(f"  {sentence}")

@@ -270,7 +270,8 @@ def conclude(session: "Session", strict: bool) -> None:
         with exit_on_error():
             raise session.failure
     if not summary["frames"] and not summary["frames_set_aside"]:
-        typer.echo("no spectrum was read; xas-agent inspect shows the fields of a source", err=True)
+        of = "a recording of its runs" if session.config.shared else "a source"
+        typer.echo(f"no spectrum was read; xas-agent inspect shows the fields of {of}", err=True)
     not_written = _not_written(session, summary["not_written"])
     if session.hurried.is_set():
         said = f"ended by a second signal; not answered: {_plain(summary['unanswered']) or 'nothing'}"

@@ -65,7 +65,7 @@ def standards(
     from ..jobs.offset_scan import scan_offsets
     from ..jobs.standards import judge, models_for, read_standards, write_into_cards
     from ..output.opening import make_folder
-    from ..output.progress import progress_on_terminal
+    from ..output.progress import progress_beside_messages
     from ..signals import end_like_ctrl_c
 
     with exit_on_error():
@@ -82,7 +82,7 @@ def standards(
         if out is not None:
             make_folder(out)  # to fail before the work, not after it
         read = read_standards(known, columns_of(column))
-        with progress_on_terminal() as show:
+        with progress_beside_messages() as show:
             judged = judge(read, models, settings, shifts=shifts, done=lambda n: show("standards", n, len(read)))
             scan = None
             if scan_offset is not None:

@@ -12,11 +12,11 @@ from ..._version import __version__
 from ...adapters.files import Batch
 from ...adapters.formats import Columns, FileSpectrum
 from ...agent.estimate import Answer
-from ...agent.types import Array, Estimator, Flag, InputError, Refusal
+from ...agent.types import Array, Estimator, Flag, InputError, Refusal, writable
 from ..config import Config
 from ..output.cells import TableWriter
 from ..output.opening import make_folder
-from ..output.progress import progress_on_terminal
+from ..output.progress import progress_beside_messages
 from .files import distinct_ids, keep_on_ctrl_c, name_of, refusal_of, serve_files
 
 Form = Literal["npz", "csv", "xdi"]
@@ -148,7 +148,7 @@ def draw_all(alignments: Sequence[FileAlignment], folder: Path, batch: Batch) ->
     from ..output.figures import draw_alignment
 
     drawn: list[Path] = []
-    with progress_on_terminal() as show, keep_on_ctrl_c(batch):
+    with progress_beside_messages() as show, keep_on_ctrl_c(batch):
         for number, f in enumerate(alignments, start=1):
             if not isinstance(f.answer, Refusal) and f.answer.model is not None and f.answer.aligned is not None:
                 path = folder / f"{name_of(f.id)}.png"
@@ -178,7 +178,7 @@ def _text(alignment: FileAlignment, form: Form) -> str:
         "Column.2: norm",
         f"Element.symbol: {alignment.model.absorber}",
         f"Element.edge: {alignment.model.edge_name}",
-        f"Sample.name: {' '.join((spectrum.sample_or_title or spectrum.id).split())}",
+        f"Sample.name: {writable(' '.join((spectrum.sample_or_title or spectrum.id).split()))}",
         f"Alignment.model: {alignment.model.name}",
         f"Alignment.energy_shift: {shift:.3f} eV, added to the file's energies to obtain FEFF's scale",
         f"Alignment.energy_scale: {edge.scale:.4f}, ratio of measured to FEFF's energies from {edge.edge_ev:.2f} eV",

@@ -14,7 +14,7 @@ from ...agent.spectra import SeriesAlignment, TheoryAlignment
 from ...agent.types import Estimator, Frame, InputError, Reason, Refusal, get_logger
 from ...models.lazy import LazyModel
 from ..config import Config
-from ..output.progress import progress_on_terminal
+from ..output.progress import progress_beside_messages
 from ..wiring import load_models, load_tables
 
 _log = get_logger()
@@ -30,7 +30,7 @@ class ChoiceError(InputError):
 def serve_files(
     files: Sequence[Path], config: Config, columns: Columns | None, batch: Batch | None, **how: bool
 ) -> list[tuple[FileSpectrum, Answer | Refusal]]:
-    """Read the files, then load the models and serve the spectra, with progress on a terminal.
+    """Read the files, then load the models and serve the spectra, with progress on stderr.
 
     Ctrl-C ends the reading, and the spectra read so far are served; a second Ctrl-C ends this too.
 
@@ -62,7 +62,7 @@ def serve_files(
     """
     spectra: list[FileSpectrum] = []
     answers: dict[int, Answer | Refusal] = {}
-    with progress_on_terminal() as show:
+    with progress_beside_messages() as show:
         with keep_on_ctrl_c(batch):
             for number, (path, in_file) in enumerate(read_all(files, columns, batch), start=1):
                 for note in dict.fromkeys(note for spectrum in in_file for note in spectrum.notes):

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from ...adapters.formats import Columns, FileSpectrum, read_spectra
 from ...adapters.xray_tables import elements
-from ...agent.types import ELEMENTS, InputError, TableError, get_logger
+from ...agent.types import ELEMENTS, InputError, TableError, decoded, get_logger
 
 Kind = Literal["oxide", "metal", "sulphide", "phosphide", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -106,13 +106,14 @@ def read_known(table: Path, folder: Path | None = None) -> list[KnownCompound]:
         a cell is invalid in its column.
     """
     try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"{table}: {reason}; expected a CSV with columns {', '.join(_NEEDED)}") from None
+        text, _ = decoded(table.read_bytes())
+    except OSError as error:
+        raise InputError(f"{table}: {error.strerror}; expected a CSV with columns {', '.join(_NEEDED)}") from None
+    if "\0" in text:  # such as a workbook of Excel
+        raise InputError(f"{table}: found a binary file, expected a CSV with columns {', '.join(_NEEDED)}")
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=separator, restval="")
+    reader = csv.DictReader(io.StringIO(text, newline=None), delimiter=separator, restval="")
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if missing := [name for name in _NEEDED if name not in reader.fieldnames]:
         found = ", ".join(reader.fieldnames) or "none"

@@ -191,15 +191,17 @@ class SessionData:
         if name == "start":
             start = dict(doc)
             self._open[doc["uid"]] = start
-            self.runs.setdefault(doc["parent_uid"], "")
+            if doc["parent_uid"]:  # empty for decisions and notes without a run
+                self.runs.setdefault(doc["parent_uid"], "")
             same = ("config_sha256", "model", "versions")
             if all(any(start.get(key) != other.get(key) for key in same) for other in self.starts):
                 self.starts.append(start)
         elif name == "descriptor":
             self._streams[doc["uid"]] = self._open.get(doc["run_start"], {})
         elif name == "stop":
-            start = self._open.pop(doc["run_start"], {"parent_uid": ""})
-            self.runs[start["parent_uid"]] = doc["exit_status"]
+            start = self._open.pop(doc["run_start"], {})
+            if start.get("parent_uid"):
+                self.runs[start["parent_uid"]] = doc["exit_status"]
         elif name == "event":
             self._now = self._streams.get(doc["descriptor"], {})
             if "reason" in doc["data"] and "frame_seq_num" in doc["data"]:

@@ -320,7 +320,8 @@ class Journal:
         sql = "SELECT run, crc32, doc FROM published WHERE name = 'start'"
         watched = {run: doc.get("parent_uid") for run, doc in self._documents(sql)}
         lacking = self._file.execute("SELECT DISTINCT run FROM published WHERE id > ?", (self._delivered,))
-        self._forget([str(watched[run]) for (run,) in lacking if run in watched])
+        # What belongs to no run has no start from which it could be read again.
+        self._forget([str(watched[run]) for (run,) in lacking if watched.get(run)])
         self.commit(now=True)
 
     def _forget(self, runs: Sequence[str]) -> None:

@@ -8,19 +8,22 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ...agent.types import writable
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARK = "'"
 
 
 def cell(value: Any) -> Any:
-    """Return a value as written to a table: a text that would be a formula begins with an apostrophe.
+    """Return a value as written to a table: text of valid characters, with an apostrophe if it would be a formula.
 
     >>> cell("=1+1"), cell("-0.5"), cell(-0.5), cell("LCO-3")
     ("'=1+1", '-0.5', -0.5, 'LCO-3')
     """
-    if not isinstance(value, str) or not value.startswith(_FORMULA) or _is_number(value):
+    if not isinstance(value, str):
         return value
-    return _MARK + value
+    text = writable(value)
+    return _MARK + text if text.startswith(_FORMULA) and not _is_number(text) else text
 
 
 def text_of(written: str) -> str:

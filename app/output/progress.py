@@ -1,7 +1,8 @@
 """Progress of long work on stderr: a bar per task on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 LINES_PER_TASK = 100
+RARE_S = 30.0
+"""Time between two lines on work whose messages matter more, s."""
 
 
 @contextmanager
@@ -47,13 +50,36 @@ def progress_bars(console: "Console | None" = None) -> Iterator[Progress]:
 
 
 @contextmanager
-def progress_on_terminal() -> Iterator[Progress]:
-    """Show bars on a terminal and nothing elsewhere, for work whose messages matter more than its progress."""
+def progress_beside_messages() -> Iterator[Progress]:
+    """Show progress for work whose messages matter more: bars on a terminal, and a line now and then elsewhere."""
     if sys.stderr.isatty():
         with progress_bars() as show:
             yield show
     else:
-        yield lambda task, done, total, note="": None
+        from rich.console import Console
+
+        yield RareLines(Console(stderr=True))
+
+
+class RareLines:
+    """Prints a line once work has taken ``RARE_S``, and then one in each such time; none for short work.
+
+    Parameters
+    ----------
+    console : Console
+    clock : callable
+        Returns the time, s.
+    """
+
+    def __init__(self, console: "Console", clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._shown_at = clock()
+
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        """As :class:`Progress`."""
+        if self._clock() - self._shown_at >= RARE_S:
+            self._shown_at = self._clock()
+            _print(self._console, task, done, total, note)
 
 
 class _Lines:
@@ -66,9 +92,13 @@ class _Lines:
         if self._shown.get(task) == step:
             return
         self._shown[task] = step
-        count = f"{done} of {total}" if total is not None else ""
-        line = _joined(": ", task, _joined(", ", count, note))
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        _print(self._console, task, done, total, note)
+
+
+def _print(console: "Console", task: str, done: int, total: int | None, note: str) -> None:
+    count = f"{done} of {total}" if total is not None else ""
+    line = _joined(": ", task, _joined(", ", count, note))
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _joined(separator: str, *parts: str) -> str:

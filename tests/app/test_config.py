@@ -209,6 +209,13 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_config_that_a_windows_program_saved_is_read(tmp_path, encoding):
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (tmp_path / "c.yaml").write_bytes(mark + "fields: {energy: énergie}\r\n".encode(encoding))
+    assert load_config(tmp_path / "c.yaml").fields.energy == "énergie"
+
+
 @pytest.mark.parametrize("name", ["nowhere.yaml", ".", "with\nnewline"])
 def test_no_such_file_lists_what_is_shipped(name):
     with pytest.raises(

@@ -191,6 +191,16 @@ def test_after_an_emergency_stop_no_rule_acts_until_it_is_released(attended: Att
     assert '"outcome": "acknowledged"' in (tmp_path / "audit.jsonl").read_text()
 
 
+def test_an_order_between_runs_belongs_to_no_run(attended: Attended):
+    """Whoever reads the table takes any other text for the uid of a run."""
+    parents: list[str] = []
+    attended.agent.subscribe(lambda name, doc: parents.append(doc["parent_uid"]) if name == "start" else None)
+    ask("stop", by="ada")
+    wait_until(lambda: len(attended.agent.results.decisions()) == 1)
+    assert attended.agent.results.decisions()["run_uid"].tolist() == [""]
+    assert parents == [""]
+
+
 def test_after_an_emergency_stop_a_person_cannot_resume_but_stop_until_it_is_released(attended: Attended):
     ask("halt", by="ada", why="smoke")
     said = run_command("resume", code=1).stderr

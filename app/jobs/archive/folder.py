@@ -10,7 +10,7 @@ from typing import Any
 
 from ....agent.types import InputError, get_logger
 from ...output.opening import lock_folder
-from .work import ABOUT, Part, Piece, Written
+from .work import ABOUT, NAMED, Part, Piece, Written
 
 _log = get_logger()
 
@@ -48,6 +48,8 @@ class ArchiveFolder:
         """Number of rows in all parts."""
         self.set_aside: Counter[str] = Counter()
         """Number of rows without an estimate in all parts, by reason."""
+        self.refused: list[tuple[str, str]] = []
+        """The first sources that cannot be read, with the reasons."""
         self._done: dict[int, int] = {}
         """Digest of each piece's state, by the digest of its identity, so that a million files fit in memory."""
         self._parts: set[str] = set()
@@ -90,6 +92,7 @@ class ArchiveFolder:
             "part": name,
             "rows": written.rows,
             "set_aside": dict(written.set_aside),
+            "refused": [*written.refused],
             "pieces": [[p.kind, p.source, p.state, p.first, p.stop] for p in part.pieces],
         }
         with (self.folder / MANIFEST).open("ab") as file:
@@ -103,6 +106,7 @@ class ArchiveFolder:
         self._next = max(self._next, int(record["part"][5:-8]) + 1)
         self.rows += record["rows"]
         self.set_aside.update(record["set_aside"])
+        self.refused = [*self.refused, *record.get("refused", ())][:NAMED]  # earlier versions recorded none
         for kind, source, state, first, stop in record["pieces"]:
             self._done[_identity(Piece(kind, source, state, first, stop))] = _digest(state)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ....adapters.files import FileSource, computed_frame_of, frame_of
@@ -102,6 +102,8 @@ def _of_documents(piece: Piece, work: Work) -> Iterator[list[Item]]:
         for outcome in _outcomes(_documents(piece, work), reader):
             if isinstance(outcome, Frame):
                 known = (outcome.time, outcome.scan.sample, outcome.element or "", outcome.edge or "")
+                # Runs of an archive that name no sample are not the scans of one session.
+                outcome = replace(outcome, scan=replace(outcome.scan, series=outcome.series))
                 held.append(Item(piece.source, count, outcome.uid, outcome, 0, *known))
             elif isinstance(outcome, SetAside):
                 many = f" ({outcome.count} times)" if outcome.count > 1 else ""

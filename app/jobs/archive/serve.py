@@ -7,14 +7,14 @@ from uuid import uuid4
 
 from ....agent.estimate import Answer, EnergyUncertainty, FrameServer
 from ....agent.spectra import SeriesAlignment, TheoryAlignment
-from ....agent.types import Frame, Refusal
+from ....agent.types import Frame, Reason, Refusal
 from ....models.engines import EngineName
 from ....models.runtime import Model, configure_torch
 from ...wiring import load_tables, model_folders, versions
 from ..files import refusal_of
 from .items import Item, items_of
 from .table import PartTable
-from .work import Part, Work, WorkFailed, Written
+from .work import NAMED, Part, Work, WorkFailed, Written
 
 
 def write_part(work: Work, part: Part) -> Written:
@@ -47,6 +47,7 @@ def _write(work: Work, part: Part) -> Written:
     models = _models(work)
     server = _server(work, models)
     name, rows, reasons = f".part-{uuid4().hex}.tmp", 0, dict[str, int]()
+    refused: list[tuple[str, str]] = []
     for items, by_time in items_of(part.lead, work):
         for _ in server.aligned(_frames(items), by_time=by_time):
             pass  # only for the memory of the alignment
@@ -57,9 +58,12 @@ def _write(work: Work, part: Part) -> Written:
             answered = _answered(items, server, by_time=by_time)
             table.write(answered)
             rows += len(answered)
-            for refusal in filter(None, (refusal_of(answer) for _, answer in answered)):
-                reasons[str(refusal.reason)] = reasons.get(str(refusal.reason), 0) + 1
-    return Written(name, rows, reasons)
+            for item, answer in answered:
+                if refusal := refusal_of(answer):
+                    reasons[str(refusal.reason)] = reasons.get(str(refusal.reason), 0) + 1
+                    if refusal.reason is Reason.FILE_NOT_READABLE and len(refused) < NAMED:
+                        refused.append((item.source, refusal.detail))
+    return Written(name, rows, reasons, refused)
 
 
 def _answered(items: Sequence[Item], server: FrameServer, *, by_time: bool) -> list[tuple[Item, Answer | Refusal]]:

@@ -1,6 +1,6 @@
 """The division of an archive into pieces of its files and runs, and of the result into parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ PART_ROWS = 4000
 part begins where the agent would renew it."""
 LEAD_ROWS = 128
 """Number of spectra before a part that are aligned again, without estimates; more than the alignment remembers."""
+NAMED = 5
+"""Number of files that cannot be read to name in the summary."""
 ABOUT = "_backfill.json"
 """File of an output folder with the config, models and size of the parts, which must stay the same."""
 
@@ -65,6 +67,8 @@ class Written:
     rows: int
     set_aside: Mapping[str, int]
     """Number of rows without an estimate, by reason."""
+    refused: Sequence[tuple[str, str]] = ()
+    """The first sources that cannot be read, with the reasons."""
 
 
 class WorkFailed(Exception):  # noqa: N818 - named after the event

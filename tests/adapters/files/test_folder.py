@@ -252,3 +252,13 @@ def test_the_rest_of_a_file_is_as_old_as_it_is_after_a_restart(tmp_path):
     after.restore("scan.xdi", before.state("scan.xdi", 0))
     assert names(after.poll(0.0)) == ["scan.xdi"]
     assert after.age_s("scan.xdi") == pytest.approx(3600.0, abs=60.0)
+
+
+def test_the_position_of_a_file_whose_name_is_no_utf8_can_be_stored(tmp_path):
+    put(tmp_path / os.fsdecode(b"Pr\xe4parat.dat"), TABLE, 1)
+    source = FolderSource(tmp_path, once=True)
+    positions = [dict(source.position) for name, doc in source if name == "event"]
+    stored = json.loads(json.dumps(positions[0], ensure_ascii=False).encode())
+    again = FolderSource(tmp_path, once=True)
+    again.resume(stored)
+    assert [name for name, doc in again] == ["stop"]

@@ -91,6 +91,15 @@ def test_a_number_with_fewer_digits_than_its_column_is_noted(tmp_path):
     )
 
 
+@pytest.mark.parametrize("word", ["nan", "NaN", "-inf"])
+def test_a_value_that_is_missing_has_no_digits(tmp_path, word):
+    rows = table()
+    exchange(40, 1, word)(rows)
+    assert "other digits" not in notes(write(tmp_path / "a.dat", rows))
+    lose(50, 1, 6)(rows)
+    assert "in row 51 has other digits than the rest of column 2" in notes(write(tmp_path / "b.dat", rows))
+
+
 @pytest.mark.parametrize("column", range(5))
 @pytest.mark.parametrize("word", ["nan", "inf", "1e999", "0", "-1"])
 def test_columns_without_values_are_no_failure(tmp_path, column, word):

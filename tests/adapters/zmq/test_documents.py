@@ -391,6 +391,7 @@ def keys(tmp_path_factory):
     (folder / "known").mkdir()
     for name in ("server", "client", "stranger"):
         zmq.auth.create_certificates(folder, name)
+        (folder / f"{name}.key_secret").chmod(0o600)
     (folder / "client.key").rename(folder / "known" / "client.key")
     return folder
 

@@ -1,3 +1,4 @@
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ def keys(tmp_path_factory):
     """Folder with the CURVE certificates of a server."""
     folder = tmp_path_factory.mktemp("keys")
     zmq.auth.create_certificates(folder, "server")
+    (folder / "server.key_secret").chmod(0o600)
     return folder
 
 
@@ -25,6 +27,20 @@ def test_a_public_certificate_is_no_secret_key(keys):
     endpoint = Endpoint(address="127.0.0.1:0", bind=True, curve_secret_key=keys / "server.key")
     with pytest.raises(InputError, match="expected one with the secret key"):
         EndpointSocket(endpoint, zmq.SUB)
+
+
+def test_a_secret_key_that_others_may_read_is_refused(keys, tmp_path, monkeypatch):
+    key = tmp_path / "server.key_secret"
+    key.write_bytes((keys / "server.key_secret").read_bytes())
+    key.chmod(0o640)
+    endpoint = Endpoint(address="127.0.0.1:0", bind=True, curve_secret_key=key)
+    with pytest.raises(InputError, match=f"others may read this secret key: chmod 600 {key}"):
+        EndpointSocket(endpoint, zmq.SUB)
+    # A secret that a container mounts belongs to root, and only root can change its mode.
+    monkeypatch.setattr(os, "getuid", lambda: key.stat().st_uid + 1)
+    with capture_logs() as logs:
+        EndpointSocket(endpoint, zmq.SUB).close()
+    assert [line["event"] for line in logs] == ["others may read the secret key, which belongs to another user"]
 
 
 @pytest.mark.parametrize(

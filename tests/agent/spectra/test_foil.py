@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logs import capture_logs
 from pydantic import ValidationError
 from scipy.stats import theilslopes
 
@@ -87,27 +86,18 @@ def test_a_pause_longer_than_the_frames_before_carries_no_drift_on(together: boo
     assert max(c.sd_ev for c in found[40:]) < 0.05
 
 
-def test_a_foil_that_is_not_measured_any_more_is_told_once_and_flags_each_frame() -> None:
-    """The energies then step to the configured shift, and with them the estimates."""
+def test_a_foil_that_is_not_measured_any_more_is_held_for_an_hour() -> None:
     track, nothing = FoilTrack(FoilSettings()), float("nan")
     for k in range(10):
         track.follow(MINUTE * k, 0.4)
-    with capture_logs() as logs:
-        held = [track.follow(MINUTE * k, nothing) for k in range(10, 90)]
-    assert [c.flag for c in held] == [Flag.FOIL_HELD] * 60 + [Flag.FOIL_FORGOTTEN] * 20
-    assert [line["log_level"] for line in logs] == ["warning"]
-    assert "forget_s" in logs[0]["event"]
+    held = [track.follow(MINUTE * k, nothing) for k in range(10, 90)]
+    assert [c.flag for c in held] == [Flag.FOIL_HELD] * 60 + [None] * 20
+    assert np.isnan([c.shift_ev for c in held]).tolist() == [False] * 60 + [True] * 20
     resumed = FoilTrack(FoilSettings())
     resumed.restore(track.state())
-    assert resumed.follow(MINUTE * 90, nothing).flag == Flag.FOIL_FORGOTTEN
+    assert np.isnan(resumed.follow(MINUTE * 90, nothing).shift_ev)
     assert resumed.follow(MINUTE * 91, 0.4).flag is None
     assert resumed.follow(MINUTE * 92, nothing).flag == Flag.FOIL_HELD
-
-
-def test_frames_without_any_foil_are_not_flagged_and_states_of_earlier_versions_are_read() -> None:
-    track = FoilTrack(FoilSettings())
-    track.restore([[], []])
-    assert [track.follow(2 * 3600.0 * k, float("nan")).flag for k in range(3)] == [None] * 3
 
 
 def test_long_pause_restarts_the_course() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from logs import capture_logs
 
 from xas_agent.agent.spectra.glitches import GlitchSettings
 from xas_agent.agent.spectra.series import SeriesAlignment
@@ -125,3 +126,60 @@ def test_falling_reference_is_reported_in_a_series_of_good_foils():
 def test_frames_of_other_formulas_are_aligned_apart():
     align = SeriesAlignment(AlignmentSettings())
     assert align.kind(with_foil(0)) != align.kind(with_foil(0, formula="mu"))
+
+
+def after_foils(minutes, sample="", run="a", foils=10):
+    """Return ten frames with a foil, one a minute, and frames without one at the given minutes."""
+    scan = Scan(sample)
+    calibrated = [replace(with_foil(k, formula="mu"), time=60.0 * k, scan=Scan("cell")) for k in range(foils)]
+    return calibrated, [replace(frame(m, run=run), time=60.0 * m, scan=scan, formula="mu") for m in minutes]
+
+
+def flags_of(align, frames, together=False):
+    if together:
+        return list(align(frames, Model()).flags)
+    return [align([one], Model()).flags[0] for one in frames]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_frames_after_a_forgotten_foil_are_flagged_and_it_is_told_once(together):
+    """The energies then step to the configured shift, and with them the estimates."""
+    align = SeriesAlignment(AlignmentSettings())
+    calibrated, later = after_foils(range(60, 80), "cell")
+    flags_of(align, calibrated, together)
+    with capture_logs() as logs:
+        flags = flags_of(align, later, together)
+    assert flags == [(Flag.FOIL_HELD,)] * 10 + [(Flag.FOIL_FORGOTTEN,)] * 10
+    assert [line["log_level"] for line in logs] == ["warning"]
+    assert "forget_s" in logs[0]["event"]
+    resumed = SeriesAlignment(AlignmentSettings())
+    resumed.restore(align.memory(later[-1], Model()))
+    one = replace(later[-1], time=4800.0)
+    assert flags_of(resumed, [one]) == [(Flag.FOIL_FORGOTTEN,)]
+    again = [replace(calibrated[0], time=4860.0), replace(one, time=4920.0)]
+    assert flags_of(resumed, again) == [(), (Flag.FOIL_HELD,)]
+
+
+def test_a_sample_that_no_foil_calibrated_does_not_step():
+    """Its frames have the configured shift from the first one on: their error is common to all."""
+    align = SeriesAlignment(AlignmentSettings())
+    calibrated, later = after_foils(range(80, 83), "another")
+    flags_of(align, calibrated)
+    with capture_logs() as logs:
+        found = [align([one], Model()) for one in later]
+    assert [f.flags for f in found] == [((),)] * 3
+    assert [f.quantities["energy_sd_frame_ev"][0] for f in found] == [0.0] * 3
+    assert not logs
+
+
+def test_runs_without_a_sample_are_one_series_for_the_foil():
+    """Many beamlines write a run per scan and name no sample; there, too, the energies step."""
+    align = SeriesAlignment(AlignmentSettings())
+    first = [replace(with_foil(0, formula="mu"), run_uid="first")]
+    later = [replace(frame(90, run=f"run {m}"), time=60.0 * m, formula="mu") for m in (90, 91)]
+    assert flags_of(align, [*first, *later]) == [(), (Flag.FOIL_FORGOTTEN,), (Flag.FOIL_FORGOTTEN,)]
+
+
+def test_frames_before_any_foil_are_not_flagged():
+    align = SeriesAlignment(AlignmentSettings())
+    assert flags_of(align, [replace(frame(k), time=7200.0 * k) for k in range(3)]) == [()] * 3

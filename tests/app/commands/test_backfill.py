@@ -137,6 +137,20 @@ def test_new_files_are_added_and_changed_ones_named(xa, tmp_path):
     assert identities(out) == [("a.parquet", k) for k in range(5)] + [("b.parquet", k) for k in range(3)]
 
 
+def test_files_that_cannot_be_read_are_named(xa, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_table(folder / "a.parquet", 0, 2)
+    for k in range(7):
+        (folder / f"broken{k}.dat").write_text("no numbers\n")
+    for done in (xa(*line(folder, out)), xa(*line(folder, out))):  # also where nothing is left to do
+        assert "set aside    file not readable 7" in done.stdout
+        assert "7 files refused:" in done.stderr
+        assert f"  {folder}/broken0.dat: found 0 rows of numbers" in done.stderr
+        assert f"  {folder}/broken4.dat: " in done.stderr
+        assert "broken5" not in done.stderr
+        assert "and 2 more: the tables have a row for each, with the reason 'file not readable'" in done.stderr
+
+
 @pytest.mark.slow
 def test_processes_give_the_rows_of_one(xa, archive, whole, tmp_path):
     xa(*line(archive, tmp_path / "out", "--workers", 2))

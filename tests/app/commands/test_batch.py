@@ -14,10 +14,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from command_lines import parsed
 from rich.cells import cell_len
 
+from xas_agent.app.config import load_config
+from xas_agent.app.jobs.align import align_files, write_aligned
 from xas_agent.models import card as cards
 
 EDGES = {"Co": 7709.0, "Ni": 8333.0, "Zn": 9659.0}
@@ -105,6 +108,60 @@ def test_a_file_without_permission_is_refused_when_it_is_read_beside_the_others(
     files = [str(write(tmp_path / name)) for name in ("mine.dat", "of_another_user.dat")]
     monkeypatch.setattr(os, "access", lambda *args, **options: False)
     assert parsed([*words, *files])["files"] == [Path(file) for file in files]
+
+
+def write_scan(path: Path, sample: str, hour: int, foil: bool) -> None:
+    """Write a scan of one day, with the reference foil or with an empty reference channel."""
+    x = np.linspace(-150.0, 500.0, 400)
+    step = 0.5 + np.arctan(x / 1.5) / np.pi
+    rows = np.c_[x + EDGES["Co"], 0.3 + step, step if foil else 0.2 + 0 * x]
+    header = f"# XDI/1.0\n# Column.1: energy eV\n# Column.2: mutrans\n# Column.3: murefer\n# Sample.name: {sample}\n"
+    header += f"# Element.symbol: Co\n# Element.edge: K\n# Scan.start_time: 2024-05-02T{hour:02d}:00:00\n# ----\n"
+    path.write_text(header + "# energy mutrans murefer\n" + "".join(f"{e:.3f} {m:.6f} {r:.6f}\n" for e, m, r in rows))
+
+
+@pytest.mark.parametrize("command", ["infer", "align", "backfill"])
+def test_a_foil_is_forgotten_only_by_the_sample_that_had_it(xa, tmp_path, command):
+    """Files of a folder are independent measurements, unless they are of one sample."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_scan(folder / "a.xdi", "Co3O4", 9, foil=True)
+    write_scan(folder / "b.xdi", "Co3O4", 12, foil=False)
+    write_scan(folder / "c.xdi", "CoO", 13, foil=False)
+    if command == "infer":
+        rows = json.loads(xa("infer", folder, "--format", "json").stdout)
+        flags = [", ".join(row["flags"]) for row in rows]
+    elif command == "align":
+        xa("align", folder, "--out", out, "--no-pictures")
+        flags = [row["flags"] for row in csv.DictReader((out / "alignment.csv").read_text().splitlines())]
+    else:
+        xa("backfill", folder, "--out", out)
+        flags = [row["flags"] for row in sorted(pq.read_table(out).to_pylist(), key=lambda row: row["source"])]
+    assert ["foil forgotten" in flag for flag in flags] == [False, True, False]
+    assert "no foil edge" in flags[2]
+
+
+OLD_NAME = os.fsdecode("Präparat.dat".encode("cp1252"))
+"""As an old program or a share with another encoding names a file; its bytes are no UTF-8."""
+
+
+@pytest.mark.parametrize("form", ["npz", "xdi"])
+def test_an_alignment_of_a_file_whose_name_is_no_utf8_is_written(tmp_path, form):
+    config = load_config({"model": {"use": ["co-k"], "threads": 1}})
+    write_aligned(align_files([write(tmp_path / OLD_NAME)], config), tmp_path / "out", form)
+    (row,) = csv.DictReader((tmp_path / "out" / "alignment.csv").read_text().splitlines())
+    assert (row["id"], row["flags"]) == ("Präparat.dat:0", "")
+
+
+def test_a_session_keeps_a_file_whose_name_is_no_utf8(xa, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write(folder / OLD_NAME)
+    watch = ("run", "--folder", folder, "--out", out, "--model", "co-k", "--frames")
+    xa(*watch, 1)
+    write(folder / "next.dat")
+    xa(*watch, 2)  # with the journal, which knows that the first file was read
+    rows = [*csv.DictReader((out / "descriptors.csv").read_text().splitlines())]
+    assert [row["file"] for row in rows] == ["Präparat.dat", "next.dat"]
 
 
 def test_one_reason_is_said_once(xa, tmp_path):

@@ -7,14 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from event_model import compose_run
 from forked import run_command
+from logs import capture_logs
 from nats_server import Server
 
 from xas_agent.adapters.nats import NATSShared
 from xas_agent.adapters.nats.endpoint import Link
 from xas_agent.adapters.nats.leases import Leases
+from xas_agent.agent.types import Received
 from xas_agent.app.commands.shared import settings_of
 from xas_agent.app.config import ConfigError, load_config
+from xas_agent.app.wiring import frame_reader
 
 
 def test_addresses_of_brokers_select_them() -> None:
@@ -56,6 +60,27 @@ def test_a_broker_that_does_not_answer_is_unreachable(tmp_path) -> None:
 
 def test_inspect_leaves_a_groups_documents_alone() -> None:
     assert "inspect reads no broker" in run_command("inspect", "nats://127.0.0.1:1/docs", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"nats": {"address": "nats://here/docs"}}, "RECORDING"),
+        ({"kafka": {"address": "kafka://here:9092/docs"}}, "RECORDING"),
+        ({"source": {"address": "zmq://here:5578"}}, "zmq://here:5578"),
+    ],
+)
+def test_the_hint_on_a_stream_that_is_not_read_names_a_source_that_inspect_takes(config, named) -> None:
+    reader = frame_reader(load_config(config))
+    run = compose_run()
+    about = {"dtype": "array", "shape": [9], "source": "x"}
+    stream = run.compose_descriptor(name="primary", data_keys={"a": about, "b": about})
+    event = stream.compose_event(data={"a": [1.0] * 9, "b": [2.0] * 9}, timestamps={"a": 1.0, "b": 1.0})
+    with capture_logs() as logs:
+        for name, doc in [("start", run.start_doc), ("descriptor", stream.descriptor_doc), ("event", event)]:
+            list(reader(Received(name, dict(doc), 0.0)))
+        list(reader.finish())
+    assert [line["help"] for line in logs if "help" in line] == [f"xas-agent inspect {named}"]
 
 
 def test_an_agent_that_is_told_to_stop_while_it_starts_gives_its_partitions_up(tmp_path: Path) -> None:

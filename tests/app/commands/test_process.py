@@ -174,3 +174,12 @@ def test_results_that_cannot_be_written_are_an_error():
     with open("/dev/full", "w") as full:
         done = subprocess.run(command("models", "list"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
     assert done.returncode != 0
+
+
+def test_what_a_terminal_of_another_encoding_cannot_show_is_written_out():
+    """CP1252, with which Windows writes into files, lacks ≥."""
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    line = command("rules", "triggers", "threshold")
+    done = subprocess.run(line, env=environment, capture_output=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2265" in done.stdout

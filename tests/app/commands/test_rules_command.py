@@ -278,9 +278,17 @@ def test_a_rule_on_anchored_values_without_anchors_is_explained_with_a_warning(t
     assert "rule waits for anchors" not in invoked("explain", str(path), "--model", "co-k")
 
 
-def test_file_without_rules_and_folder_without_documents(tmp_path: Path, rules: Path):
-    (tmp_path / "none.yaml").write_text("x_target: 0.5\n")
-    assert "expected at least one rule" in invoked("explain", str(tmp_path / "none.yaml"), code=2)
+@pytest.mark.parametrize("content", ["x_target: 0.5\n", "# Settings for scan.dat, which needs none.\n"])
+def test_a_config_without_rules_is_explained_but_not_rehearsed(tmp_path: Path, content: str):
+    """As inspect proposes it, and as doctor finds it valid and names rules explain."""
+    config = tmp_path / "none.yaml"
+    config.write_text(content)
+    said = invoked("explain", str(config))
+    assert said == f"{config} has no rules: the agent publishes its estimates and decides nothing\n"
+    assert "expected at least one rule" in invoked("test", str(config), str(tmp_path), code=2)
+
+
+def test_a_folder_without_documents(tmp_path: Path, rules: Path):
     (tmp_path / "empty").mkdir()
     said = invoked("test", str(rules), str(tmp_path / "empty"), "--model", "co-k", code=2)
     assert "no frame could be answered: nothing that can be read" in said

@@ -327,6 +327,21 @@ def test_numbers_may_have_decimal_commas_where_no_comma_separates(tmp_path, sepa
     assert (one.os, one.cn) == (2.667, 5.333)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+def test_a_table_of_a_windows_program_is_read(tmp_path, encoding):
+    (tmp_path / "a.xdi").touch()
+    text = "file\telement\tcompound\tOS\tsource\r\na.xdi\tCo\tCo3O4\t2,667\tPräparat bei 20 °C\r\n"
+    (tmp_path / "table.txt").write_bytes(text.encode(encoding))
+    (one,) = read_known(tmp_path / "table.txt")
+    assert (one.path.name, one.os, one.columns["source"]) == ("a.xdi", 2.667, "Präparat bei 20 °C")
+
+
+def test_a_workbook_is_no_table(tmp_path):
+    (tmp_path / "table.xlsx").write_bytes(b"PK\x03\x04" + bytes(range(256)))
+    with pytest.raises(InputError, match=r"table\.xlsx: found a binary file, expected a CSV with columns file"):
+        read_known(tmp_path / "table.xlsx")
+
+
 @pytest.mark.parametrize(
     ("compound", "os", "kind"),
     [

@@ -180,6 +180,42 @@ def test_a_session_that_served_its_frames_reads_no_more(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_session_answers_as_many_frames_as_it_was_asked_to_and_the_others_when_it_goes_on(tmp_path: Path):
+    """All eight wait while the model loads."""
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    record(recording, 8)
+    command = ("run", "--source", recording, "--out", out, "--model", "co-k", "--frames")
+    for asked in (2, 5):
+        assert f"frames             {asked}\n" in run_command(*command, asked).stdout
+        assert frames(out) == [*range(1, asked + 1)]
+        assert len((out / "descriptors.csv").read_text().splitlines()) == 1 + asked
+        assert json.loads((out / "summary.json").read_text())["frames"] == asked
+        assert documents(out)[-1][1]["exit_status"] == "abort"
+    run_command(*command, 100)
+    assert frames(out) == [*range(1, 9)]
+    assert documents(out)[-1][1]["exit_status"] == "success"
+
+
+def test_frames_that_are_set_aside_count_and_the_session_ends(tmp_path: Path):
+    """Their notes wait until a frame shows the model, which none does within the limit."""
+    recording, out = tmp_path / "run.jsonl", tmp_path / "out"
+    run = event_model.compose_run(metadata={"plan_name": "scan"})
+    about = {"source": "test", "dtype": "array", "shape": [201]}
+    stream = run.compose_descriptor(name="primary", data_keys=dict.fromkeys(("energy", "mu"), about))
+    sink = FileSink(recording)
+    sink("start", run.start_doc)
+    sink("descriptor", stream.descriptor_doc)
+    for k in range(5):
+        data = {"energy": np.linspace(100, 200, 201), "mu": np.linspace(0, 1, 201)}
+        sink("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.8e9 + k), validate=False))
+    sink.close()
+    run_command("run", "--source", recording, "--out", out, "--frames", 3)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"] == 0
+    assert sum(summary["frames_set_aside"].values()) == 3
+
+
+@pytest.mark.slow
 def test_resume_alone_takes_strict_as_well(tmp_path: Path):
     recording, out = tmp_path / "run.jsonl", tmp_path / "out"
     record(recording, 2, stop=False)

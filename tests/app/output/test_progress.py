@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from xas_agent.app.output.progress import LINES_PER_TASK, progress_bars
+from xas_agent.app.output.progress import LINES_PER_TASK, RARE_S, RareLines, progress_bars
 
 
 def console(*, terminal: bool) -> Console:
@@ -45,3 +45,15 @@ def test_a_terminal_shows_a_bar_for_each_task():
     assert "1/4" in last
     assert "member 1" in last
     assert "4/4" in last
+
+
+def test_beside_messages_a_log_has_a_line_now_and_then_and_none_for_short_work():
+    on, now = console(terminal=False), [0.0]
+    show = RareLines(on, lambda: now[0])
+    for done in range(1, 91):
+        now[0] = done * RARE_S / 30
+        show("serving", done, 90)
+    assert written(on) == "serving: 30 of 90\nserving: 60 of 90\nserving: 90 of 90\n"
+    short = console(terminal=False)
+    RareLines(short, lambda: 0.0)("serving", 5, 5)
+    assert written(short) == ""
