@@ -13,17 +13,24 @@ if TYPE_CHECKING:
     from ...models.engines import EngineName
 
 
+class StdoutError(OSError):
+    """Results could not be written to stdout."""
+
+
 class _LossyStream(io.FileIO):
-    """A standard stream that drops output that it cannot write."""
+    """A standard stream that drops output that it cannot write; another error than ``dropped`` is raised once."""
 
     def __init__(self, fd: int, dropped: type[OSError]) -> None:
         super().__init__(fd, "w", closefd=False)
-        self._dropped = dropped
+        self._dropped, self._failed = dropped, False
 
     def write(self, data: Any, /) -> int | None:
         try:
             return super().write(data)
-        except self._dropped:
+        except OSError as error:
+            if not self._failed and not isinstance(error, self._dropped):
+                self._failed = True
+                raise StdoutError(error.errno, error.strerror) from None
             return len(data)
 
 

@@ -173,7 +173,8 @@ def test_results_that_cannot_be_written_are_an_error():
         pytest.skip("the system has no /dev/full")
     with open("/dev/full", "w") as full:
         done = subprocess.run(command("models", "list"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
-    assert done.returncode != 0
+    expected = "xas-agent: stdout: No space left on device; what it got is not complete\n"
+    assert (done.returncode, done.stderr) == (1, expected)
 
 
 def test_what_a_terminal_of_another_encoding_cannot_show_is_written_out():
