@@ -95,7 +95,7 @@ class Pipeline:
         self._models = models
         self._align = SeriesAlignment(alignment, tabulated=tabulated)
         self._energy_uncertainty = EnergyUncertainty()
-        serve = self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
+        self._serve = FrameServer(models, self._align, self._energy_uncertainty, max_batch=max_batch)
         self._relative = relative or RelativeQuantities(units={k: u for m in models for k, u in m.units.items()})
         self._rules = rules
         self._requests = Requests(controls, control)
@@ -130,7 +130,7 @@ class Pipeline:
             max_age_s=controls.max_age_s,
         )
         self._serving = Serving(
-            serve,
+            self._serve,
             self._publish,
             pages=pages,
             max_batch=max_batch,
